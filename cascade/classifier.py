@@ -1,0 +1,344 @@
+"""The cascade itself. In: photos. Out: `Prediction`s.
+
+    image -> images -> preprocess -> general -> router -> experts -> arbiter -> policy -> Prediction
+
+A worker takes a few photos and walks them through every stage; several workers run side by side, one per
+core, each graph on one thread. Results come out in the order in which the photos went in.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade.arbiter import arbiter_feeds
+from cascade.bundle import Bundle, Stage
+from cascade.errors import ImageError, UsageError
+from cascade.images import MAX_PIXELS, ImageSource, load_image
+from cascade.policy import decide
+from cascade.preprocess import InputSpec, prepare
+from cascade.result import ErrorInfo, Opinion, Prediction
+from cascade.router import ASK_MODES, choose_experts
+from cascade.session import GraphSession
+
+__all__ = ["Cascade", "StageOutputs"]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class StageOutputs:
+    """What every stage said of N photos; what `Cascade.run_stages` returns.
+
+    Attributes:
+        general_logits: float32 (N, L).
+        embedding: float32 (N, D), of the general model.
+        gain: float32 (N, E), what the router expects of each expert.
+        asked: bool (N, E).
+        expert_logits: expert -> float32 (n, K + 1), rows only for the photos it was asked about.
+        general_probabilities: float32 (N, L), calibrated, of the general model alone.
+        probabilities: float32 (N, L), calibrated, of everybody who was asked.
+        seconds: stage -> seconds that it took for all its photos.
+    """
+
+    __slots__ = (
+        "asked",
+        "embedding",
+        "expert_logits",
+        "gain",
+        "general_logits",
+        "general_probabilities",
+        "probabilities",
+        "seconds",
+    )
+
+    def __init__(self) -> None:
+        self.general_logits: FloatArray
+        self.embedding: FloatArray
+        self.gain: FloatArray
+        self.asked: npt.NDArray[np.bool_]
+        self.expert_logits: dict[str, FloatArray] = {}
+        self.general_probabilities: FloatArray
+        self.probabilities: FloatArray
+        self.seconds: dict[str, float] = {}
+
+
+class Cascade:
+    """Classifies photos with a bundle.
+
+    Thread-safe: one instance serves a whole process. The general model is loaded at once, an expert
+    when it is first asked.
+
+    Args:
+        bundle: folder of a bundle, or an already loaded `Bundle`; None takes ``$CASCADE_BUNDLE`` or the
+            shipped one.
+        operating_point: a name from the bundle; decides between a label, a parent and "unknown".
+        top_k: how many (label, probability) pairs `Prediction.top` holds.
+        ask: ``"router"`` asks experts where it pays, ``"never"`` uses the general model alone,
+            ``"always"`` asks every expert about every photo.
+        workers: photos are worked on by this many threads; None means one per core.
+        max_pixels: larger photos become rows with the error ``too_many_pixels``.
+
+    Raises:
+        BundleError: when the bundle is missing, damaged or does not fit together.
+        UsageError: when an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str] | Bundle | None = None,
+        *,
+        operating_point: str = "default",
+        top_k: int = 5,
+        ask: str = "router",
+        workers: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        if operating_point not in self.bundle.operating_points:
+            raise UsageError(
+                f"the bundle has no operating point {operating_point!r}; "
+                f"choose one of {', '.join(sorted(self.bundle.operating_points))}"
+            )
+        if ask not in ASK_MODES:
+            raise UsageError(f"ask is {ask!r}; choose one of {', '.join(ASK_MODES)}")
+        if top_k < 1:
+            raise UsageError(f"top_k is {top_k}; it must be at least 1")
+        if workers is not None and workers < 1:
+            raise UsageError(f"workers is {workers}; it must be at least 1")
+        self.ask = ask
+        self.top_k = min(top_k, len(self.bundle.tree.labels))
+        self.operating_point = self.bundle.operating_points[operating_point]
+        self.workers = workers or usable_cores()
+        self.max_pixels = max_pixels
+        self._lock = threading.Lock()
+        self._sessions: dict[str, GraphSession] = {}
+        self._session(self.bundle.general)
+        self._session(self.bundle.arbiter)
+        self._expert_costs = np.array([e.cost for e in self.bundle.experts], dtype=np.float64)
+
+    def __repr__(self) -> str:
+        return f"Cascade(bundle={str(self.bundle.folder)!r}, version={self.bundle.version!r})"
+
+    def predict(self, image: ImageSource) -> Prediction:
+        """Classify one photo.
+
+        Args:
+            image: a path, bytes, a binary file object, a PIL image, or a uint8 RGB array (H, W, 3).
+
+        Returns:
+            A `Prediction`; a photo that cannot be read has ``status == "error"`` and a reason, see
+            `Prediction.raise_for_error`.
+
+        Raises:
+            UsageError: when ``image`` is of a type that is no photo.
+        """
+        return self._predict_chunk([image])[0]
+
+    def predict_many(self, images: Iterable[ImageSource], *, batch_size: int = 16) -> Iterator[Prediction]:
+        """Classify a stream of photos; answers come in the same order, while the stream is still read.
+
+        At most ``3 * workers * batch_size`` photos are held at a time, however long the stream is.
+
+        Args:
+            images: what `predict` takes, any number of them.
+            batch_size: photos that a worker takes at once. It changes speed, not answers.
+
+        Raises:
+            UsageError: when ``batch_size`` is below 1 or an item is of a type that is no photo.
+        """
+        if batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
+        return self._stream(iter(images), batch_size)
+
+    def _stream(self, images: Iterator[ImageSource], batch_size: int) -> Iterator[Prediction]:
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="cascade")
+        pending: deque[Future[list[Prediction]]] = deque()
+        try:
+            # Chunks grow from one photo to a full batch, so that the first answers come at once.
+            size = 1
+            while chunk := list(islice(images, size)):
+                pending.append(pool.submit(self._predict_chunk, chunk))
+                size = min(size * 2, batch_size)
+                while len(pending) > 2 * self.workers or (pending and pending[0].done()):
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _predict_chunk(self, images: Sequence[ImageSource]) -> list[Prediction]:
+        bundle = self.bundle
+        rows: list[Prediction | None] = []
+        inputs: dict[InputSpec, list[npt.NDArray[np.uint8]]] = {s: [] for s in self._specs()}
+        read_ms: list[tuple[float, float]] = []
+        for source in images:
+            started = time.perf_counter()
+            try:
+                image = load_image(
+                    source,
+                    target=bundle.decode_target,
+                    reducing_gap=bundle.reducing_gap,
+                    max_pixels=self.max_pixels,
+                )
+            except ImageError as error:
+                rows.append(_error_row(source, error, time.perf_counter() - started))
+                continue
+            decoded = time.perf_counter()
+            for spec, arrays in inputs.items():
+                arrays.append(prepare(image, spec))
+            rows.append(None)
+            read_ms.append(((decoded - started) * 1e3, (time.perf_counter() - decoded) * 1e3))
+        if not read_ms:
+            return [row for row in rows if row is not None]
+        outputs = self.run_stages({spec: np.stack(arrays) for spec, arrays in inputs.items()})
+        answers = iter(range(len(read_ms)))
+        return [
+            row if row is not None else self._answer(source, outputs, i := next(answers), read_ms[i])
+            for source, row in zip(images, rows, strict=True)
+        ]
+
+    def run_stages(
+        self, inputs: dict[InputSpec, npt.NDArray[np.uint8]], *, ask: str | None = None
+    ) -> StageOutputs:
+        """Run every stage on prepared photos and return what each said. Evaluation builds on this.
+
+        Args:
+            inputs: input specification -> uint8 (N, H, W, 3), for every specification that a stage of the
+                bundle has.
+            ask: overrides the ``ask`` of the constructor.
+        """
+        bundle, out = self.bundle, StageOutputs()
+        general_input = bundle.general.input
+        assert general_input is not None  # Bundle checks it
+        started = time.perf_counter()
+        result = self._session(bundle.general).run({"image": inputs[general_input]})
+        out.general_logits, out.embedding = result["logits"], result["embedding"]
+        started = _lap(out.seconds, "general", started)
+
+        out.gain = np.zeros((len(out.general_logits), len(bundle.experts)), dtype=np.float32)
+        mode = ask or self.ask
+        if bundle.router is not None and mode == "router":
+            router = self._session(bundle.router)
+            out.gain = router.run({"general_logits": out.general_logits})["gain"]
+        out.asked = choose_experts(out.gain, self._expert_costs, self.operating_point.cost_weight, mode)
+        started = _lap(out.seconds, "router", started)
+
+        for column, expert in enumerate(bundle.experts):
+            mine = out.asked[:, column]
+            if mine.any():
+                assert expert.input is not None
+                session = self._session(expert)
+                out.expert_logits[expert.name] = session.run({"image": inputs[expert.input][mine]})["logits"]
+                started = _lap(out.seconds, expert.name, started)
+
+        # With nobody asked, the arbiter is the calibrated general model.
+        out.general_probabilities = self._arbitrate(out, np.zeros_like(out.asked))
+        out.probabilities = self._arbitrate(out, out.asked) if out.asked.any() else out.general_probabilities
+        _lap(out.seconds, "arbiter", started)
+        return out
+
+    def _arbitrate(self, out: StageOutputs, asked: npt.NDArray[np.bool_]) -> FloatArray:
+        feeds = {"general_logits": out.general_logits}
+        if self.bundle.experts:
+            widths = {expert.name: len(expert.labels) for expert in self.bundle.experts}
+            said = {name: out.expert_logits[name] for name in out.expert_logits if asked.any()}
+            feeds = arbiter_feeds(out.general_logits, said, asked, widths)
+        return self._session(self.bundle.arbiter).run(feeds)["probabilities"]
+
+    def _answer(
+        self, source: ImageSource, outputs: StageOutputs, row: int, read_ms: tuple[float, float]
+    ) -> Prediction:
+        bundle, labels = self.bundle, self.bundle.tree.labels
+        probabilities = outputs.probabilities[row]
+        decision = decide(probabilities, bundle.tree, self.operating_point)
+        order = np.argsort(-probabilities, kind="stable")[: self.top_k]
+        opinions = []
+        count = len(outputs.asked)
+        ms = {"decode": read_ms[0], "preprocess": read_ms[1]}
+        ms["general"] = outputs.seconds["general"] * 1e3 / count
+        ms["router"] = outputs.seconds["router"] * 1e3 / count
+        for column, expert in enumerate(bundle.experts):
+            if outputs.asked[row, column]:
+                logits = outputs.expert_logits[expert.name]
+                position = int(outputs.asked[:row, column].sum())
+                opinions.append(_opinion(expert.name, expert.labels, logits[position]))
+                ms[expert.name] = outputs.seconds[expert.name] * 1e3 / len(logits)
+        ms["arbiter"] = outputs.seconds["arbiter"] * 1e3 / count
+        ms["total"] = sum(ms.values())
+        return Prediction(
+            path=_path_of(source),
+            label=decision.label,
+            parent=decision.parent,
+            confidence=min(decision.confidence, 1.0),
+            reason=decision.reason,
+            top=tuple((labels[i], float(probabilities[i])) for i in order),
+            general=_most_probable("general", labels, outputs.general_probabilities[row]),
+            experts=tuple(opinions),
+            ms=ms,
+        )
+
+    def _specs(self) -> list[InputSpec]:
+        stages = (self.bundle.general, *self.bundle.experts)
+        return list(dict.fromkeys(stage.input for stage in stages if stage.input is not None))
+
+    def _session(self, stage: Stage) -> GraphSession:
+        session = self._sessions.get(stage.name)
+        if session is None:
+            with self._lock:
+                if stage.name not in self._sessions:
+                    self._sessions[stage.name] = self._open(stage)
+                session = self._sessions[stage.name]
+        return session
+
+    def _open(self, stage: Stage) -> GraphSession:
+        if stage is self.bundle.router:
+            return self.bundle.open_router()
+        if stage is self.bundle.arbiter:
+            return self.bundle.open_arbiter()
+        return self.bundle.open_image_stage(stage)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use (a container's limit counts)."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
+
+
+def _opinion(name: str, labels: Sequence[str], logits: FloatArray) -> Opinion:
+    exponent = np.exp(logits - logits.max())
+    return _most_probable(name, labels, exponent / exponent.sum())
+
+
+def _most_probable(name: str, labels: Sequence[str], probabilities: FloatArray) -> Opinion:
+    best = int(np.argmax(probabilities))
+    return Opinion(name, labels[best], min(float(probabilities[best]), 1.0))
+
+
+def _lap(seconds: dict[str, float], stage: str, started: float) -> float:
+    now = time.perf_counter()
+    seconds[stage] = now - started
+    return now
+
+
+def _path_of(source: Any) -> str | None:
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else None
+
+
+def _error_row(source: ImageSource, error: ImageError, seconds: float) -> Prediction:
+    return Prediction(
+        path=_path_of(source),
+        status="error",
+        error=ErrorInfo(error.code, error.message),
+        ms={"decode": seconds * 1e3, "total": seconds * 1e3},
+    )

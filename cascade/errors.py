@@ -1,0 +1,98 @@
+"""Every error that cascade raises on purpose. In: a fact about what went wrong. Out: an exception.
+
+    CascadeError
+    ├── UsageError           the call itself is wrong (an unknown option value, a wrong type)
+    ├── BundleError          a bundle is missing, damaged, or does not fit together
+    ├── ImageError           one photo cannot be read; carries one of the codes of IMAGE_ERROR_CODES
+    ├── DataError            a data set for training or evaluation cannot be used
+    ├── RecipeError          a recipe file is wrong
+    └── MissingExtraError    a feature needs an optional dependency that is not installed
+
+A message says what is wrong, where, and what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "IMAGE_ERROR_CODES",
+    "BundleError",
+    "CascadeError",
+    "DataError",
+    "ImageError",
+    "MissingExtraError",
+    "RecipeError",
+    "UsageError",
+]
+
+#: The codes that a row with `status: error` can carry, and what each of them means.
+IMAGE_ERROR_CODES: Final[dict[str, str]] = {
+    "not_found": "there is no file at this path",
+    "is_directory": "the path is a folder, not a file",
+    "not_permitted": "the file may not be read",
+    "unreadable": "the file could not be read from the disk",
+    "empty": "the file has no bytes",
+    "not_an_image": "the content is no image format that can be decoded here",
+    "unsupported": "the format is known, but this installation cannot decode it",
+    "truncated": "the image ends early and too little of it can be decoded",
+    "damaged": "the image data is damaged",
+    "too_many_pixels": "the image has more pixels than the limit allows",
+    "too_small": "the image has no area to look at",
+}
+
+
+class CascadeError(Exception):
+    """Base class of every error that cascade raises on purpose."""
+
+
+class UsageError(CascadeError):
+    """The call is wrong: a wrong type, an unknown option value, an impossible combination."""
+
+
+class BundleError(CascadeError):
+    """A bundle is missing, damaged, or its parts do not fit together."""
+
+
+class DataError(CascadeError):
+    """A data set for training or evaluation cannot be used as it is."""
+
+
+class RecipeError(CascadeError):
+    """A recipe file is wrong."""
+
+
+class MissingExtraError(CascadeError):
+    """A feature needs an optional dependency that is not installed.
+
+    Args:
+        feature: what was asked for, e.g. ``"cascade train"``.
+        extra: the extra that provides it, e.g. ``"train"``.
+    """
+
+    def __init__(self, feature: str, extra: str) -> None:
+        self.feature = feature
+        self.extra = extra
+        super().__init__(
+            f"{feature} needs packages that are not installed here; "
+            f"install them with: pip install 'cascade-vision[{extra}]'"
+        )
+
+
+class ImageError(CascadeError):
+    """One photo cannot be classified.
+
+    Args:
+        code: one of `IMAGE_ERROR_CODES`.
+        message: a sentence for people.
+
+    Raises:
+        ValueError: if ``code`` is not in `IMAGE_ERROR_CODES`.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        if code not in IMAGE_ERROR_CODES:
+            raise ValueError(f"unknown image error code {code!r}")
+        self.code = code
+        self.message = message
+        super().__init__(f"{code}: {message}")

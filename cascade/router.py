@@ -1,0 +1,46 @@
+"""Whom to ask. In: the estimated gain of asking each expert and what each costs. Out: who is asked.
+
+`router.onnx` estimates the gain, P(right after asking e) - P(right now), from the general model's logits;
+this module only compares it with the price. Plain confidence is not enough when the models that follow
+are specialists: Jitkrittum et al. 2023, arXiv 2307.02764.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade.errors import UsageError
+
+__all__ = ["ASK_MODES", "choose_experts"]
+
+#: ``router``: ask where it pays; ``never``: general model alone; ``always``: every expert, every photo.
+ASK_MODES: Final = ("router", "never", "always")
+
+
+def choose_experts(
+    gain: npt.NDArray[np.floating],
+    cost: npt.NDArray[np.floating],
+    cost_weight: float,
+    mode: str = "router",
+) -> npt.NDArray[np.bool_]:
+    """Return which experts are asked, bool of shape (N, E).
+
+    Args:
+        gain: (N, E), estimated increase of the probability to be right.
+        cost: (E,), in units of one run of the general model.
+        cost_weight: gain that one unit of cost must bring.
+        mode: one of `ASK_MODES`.
+
+    Raises:
+        UsageError: for an unknown mode.
+    """
+    if mode == "never":
+        return np.zeros(gain.shape, dtype=np.bool_)
+    if mode == "always":
+        return np.ones(gain.shape, dtype=np.bool_)
+    if mode != "router":
+        raise UsageError(f"unknown mode {mode!r}; choose one of {', '.join(ASK_MODES)}")
+    return np.asarray(gain > cost_weight * cost, dtype=np.bool_)

@@ -1,0 +1,75 @@
+"""One ONNX graph, ready to run. In: a file of a bundle and the names that the contract gives its inputs and
+outputs. Out: a `GraphSession` whose `run` takes and returns named arrays.
+
+onnxruntime's own threads spin while they wait, which costs more than it gives when several workers share
+the cores; so a session runs on one thread and parallelism comes from running several photos at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from cascade.errors import BundleError
+
+__all__ = ["GraphSession"]
+
+
+class GraphSession:
+    """An onnxruntime session that checks its own contract.
+
+    Safe to share between threads.
+
+    Args:
+        path: the graph.
+        inputs: names that the graph must take, no more and no fewer.
+        outputs: names that it must give.
+        threads: threads per run.
+
+    Raises:
+        BundleError: when the file is no graph or its inputs and outputs are others.
+    """
+
+    def __init__(
+        self, path: Path, inputs: Sequence[str], outputs: Sequence[str], *, threads: int = 1
+    ) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(
+                str(path), sess_options=options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime raises many types, all meaning "cannot load"
+            first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise BundleError(f"{path}: onnxruntime cannot load this graph ({first})") from error
+        self.path = path
+        self.outputs = tuple(outputs)
+        found_inputs = {item.name: item for item in self._session.get_inputs()}
+        found_outputs = {item.name: item for item in self._session.get_outputs()}
+        if set(found_inputs) != set(inputs) or not set(outputs) <= set(found_outputs):
+            raise BundleError(
+                f"{path}: the graph takes {sorted(found_inputs)} and gives {sorted(found_outputs)}, "
+                f"but the bundle needs {sorted(inputs)} -> {sorted(outputs)}; export it again"
+            )
+        #: Last dimension of every output, where the graph fixes it.
+        self.widths: dict[str, int | None] = {
+            name: _last_dimension(found_outputs[name].shape) for name in outputs
+        }
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.float32]]:
+        """Run the graph on named arrays and return its outputs by name."""
+        values = self._session.run(list(self.outputs), dict(feeds))
+        return dict(zip(self.outputs, values, strict=True))
+
+
+def _last_dimension(shape: Sequence[Any]) -> int | None:
+    return shape[-1] if shape and isinstance(shape[-1], int) else None

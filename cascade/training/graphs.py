@@ -1,0 +1,258 @@
+"""The two small graphs of a bundle. In: fitted numbers. Out: `router.onnx` and `arbiter.onnx`.
+
+Both are plain ONNX operators, so any runtime in any language can run them.
+
+Arbiter, for a photo and a label l (sums run over the experts e that were asked):
+
+    log p(l)   = log_softmax(general_logits / T)
+    log q_e    = log_softmax(e_logits / T_e)                    over e's labels and "not mine"
+    log r_e(l) = log q_e(l)                                     if l is one of e's labels
+               = log q_e(not mine) + log p(l) - log P_e         otherwise, P_e = sum of p over foreign labels
+    z(l)       = log p(l) + sum_e asked_e (b_e log r_e(l) + c_e log p(l))
+    probabilities = softmax(z)
+
+A logarithmic opinion pool (Genest and Zidek 1986): an expert that says "not mine" leaves the photo to the
+others, and one that was not asked has no influence. With nobody asked it is temperature scaling.
+
+Router, for an expert e: the difference of two logistic regressions, P(right after asking e) and P(right
+now), on features of the calibrated general probabilities; see `router_features`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+__all__ = ["OPSET", "ArbiterParameters", "RouterParameters", "arbiter_graph", "router_graph"]
+
+OPSET: Final = 18
+_IR: Final = 8  # readable by every onnxruntime since 1.14
+_TINY: Final = 1e-6
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ArbiterParameters:
+    """What the arbiter was fitted to; names as in the module's formulas.
+
+    Attributes:
+        temperature: T.
+        expert_temperature: (E,), T_e.
+        expert_weight: (E,), b_e.
+        general_shift: (E,), c_e.
+    """
+
+    temperature: float
+    expert_temperature: FloatArray
+    expert_weight: FloatArray
+    general_shift: FloatArray
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON form."""
+        return {
+            "temperature": self.temperature,
+            "expert_temperature": self.expert_temperature.tolist(),
+            "expert_weight": self.expert_weight.tolist(),
+            "general_shift": self.general_shift.tolist(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RouterParameters:
+    """What the router was fitted to.
+
+    Attributes:
+        temperature: of the general model; the same as the arbiter's.
+        before: (F + 1,) weights and intercept of P(right now), per expert: (E, F + 1).
+        after: likewise P(right after asking), (E, F + 1).
+    """
+
+    temperature: float
+    before: FloatArray
+    after: FloatArray
+
+
+class _Builder:
+    """Collects nodes and constants under unique names."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, value: Any, kind: Any = np.float32) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype=kind), name))
+        return name
+
+    def __call__(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        name = output or f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
+        return name
+
+    def model(
+        self,
+        name: str,
+        inputs: Mapping[str, int],
+        output: tuple[str, int],
+        metadata: Mapping[str, str],
+    ) -> onnx.ModelProto:
+        graph = helper.make_graph(
+            self.nodes,
+            name,
+            [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", w]) for n, w in inputs.items()],
+            [helper.make_tensor_value_info(output[0], TensorProto.FLOAT, ["N", output[1]])],
+            self.constants,
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=_IR,
+            producer_name="cascade",
+        )
+        helper.set_model_props(model, dict(metadata))
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+def arbiter_graph(
+    parameters: ArbiterParameters,
+    labels: Sequence[str],
+    experts: Mapping[str, Sequence[str]],
+    metadata: Mapping[str, str],
+) -> onnx.ModelProto:
+    """Build `arbiter.onnx`.
+
+    Args:
+        parameters: fitted numbers.
+        labels: the L labels of the general model.
+        experts: expert -> its labels, without "not mine".
+        metadata: goes into the graph's metadata_props.
+    """
+    g = _Builder()
+    log_p = g("LogSoftmax", g("Div", "general_logits", g.constant(parameters.temperature)), axis=1)
+    inputs = {"general_logits": len(labels)}
+    total = log_p
+    for column, (name, own) in enumerate(experts.items()):
+        inputs[f"{name}_logits"] = len(own) + 1
+        log_q = g(
+            "LogSoftmax",
+            g("Div", f"{name}_logits", g.constant(parameters.expert_temperature[column])),
+            axis=1,
+        )
+        # Position of every label among the expert's logits; foreign labels all read "not mine".
+        position = [list(own).index(label) if label in own else len(own) for label in labels]
+        foreign = np.array([label not in own for label in labels], dtype=np.float32)
+        spread = g("Gather", log_q, g.constant(position, np.int64), axis=1)  # (N, L)
+        mass = g("MatMul", g("Exp", log_p), g.constant(foreign[:, None]))  # (N, 1): P_e
+        share = g("Sub", log_p, g("Log", g("Max", mass, g.constant(_TINY))))
+        log_r = g("Add", spread, g("Mul", share, g.constant(foreign[None, :])))
+        vote = g(
+            "Add",
+            g("Mul", log_r, g.constant(parameters.expert_weight[column])),
+            g("Mul", log_p, g.constant(parameters.general_shift[column])),
+        )
+        asked = g("Gather", "asked", g.constant([column], np.int64), axis=1)  # (N, 1)
+        total = g("Add", total, g("Mul", vote, asked))
+    if experts:
+        inputs["asked"] = len(experts)
+    g("Softmax", total, output="probabilities", axis=1)
+    return g.model("arbiter", inputs, ("probabilities", len(labels)), metadata)
+
+
+def router_graph(
+    parameters: RouterParameters,
+    labels: Sequence[str],
+    experts: Mapping[str, Sequence[str]],
+    metadata: Mapping[str, str],
+) -> onnx.ModelProto:
+    """Build `router.onnx`: the features of `router_features`, two logistic regressions, their difference.
+
+    Args:
+        parameters: fitted numbers.
+        labels: the L labels of the general model.
+        experts: expert -> its labels, without "not mine".
+        metadata: goes into the graph's metadata_props.
+    """
+    g = _Builder()
+    p = g("Softmax", g("Div", "general_logits", g.constant(parameters.temperature)), axis=1)
+    entropy = g(
+        "Neg",
+        g(
+            "ReduceSum",
+            g("Mul", p, g("Log", g("Max", p, g.constant(_TINY)))),
+            g.constant([1], np.int64),
+            keepdims=1,
+        ),
+    )
+    top, second = _two_largest(g, p)
+    gains = []
+    for column, own in enumerate(experts.values()):
+        index = g.constant([list(labels).index(label) for label in own], np.int64)
+        inside = g("Gather", p, index, axis=1)
+        mass = g("ReduceSum", inside, g.constant([1], np.int64), keepdims=1)
+        first_in, second_in = _two_largest(g, inside)
+        features = g(
+            "Concat",
+            top,
+            g("Sub", top, second),
+            entropy,
+            mass,
+            first_in,
+            g("Sub", first_in, second_in),
+            g("Mul", mass, g("Sub", g.constant(1.0), mass)),
+            g("Mul", mass, top),
+            axis=1,
+        )
+        sides = []
+        for weights in (parameters.after[column], parameters.before[column]):
+            product = g("MatMul", features, g.constant(weights[:-1, None]))
+            sides.append(g("Sigmoid", g("Add", product, g.constant(weights[-1]))))
+        gains.append(g("Sub", *sides))
+    g("Concat", *gains, output="gain", axis=1)
+    return g.model("router", {"general_logits": len(labels)}, ("gain", len(experts)), metadata)
+
+
+def _two_largest(g: _Builder, p: str) -> tuple[str, str]:
+    values, _ = f"v{len(g.nodes)}", ""
+    indices = f"i{len(g.nodes)}"
+    g.nodes.append(helper.make_node("TopK", [p, g.constant([2], np.int64)], [values, indices], axis=1))
+    first = g("Gather", values, g.constant([0], np.int64), axis=1)
+    return first, g("Gather", values, g.constant([1], np.int64), axis=1)
+
+
+def router_features(probabilities: FloatArray, labels: Sequence[str], own: Sequence[str]) -> FloatArray:
+    """Features of one expert's logistic regressions, shape (N, 8).
+
+    In this order: largest probability; its margin over the second; entropy; mass of the expert's labels;
+    largest probability among them; its margin among them; mass x (1 - mass); mass x largest.
+
+    Args:
+        probabilities: (N, L), calibrated, of the general model alone.
+        labels: the L labels.
+        own: the labels of the expert.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    inside = p[:, [list(labels).index(label) for label in own]]
+    top = -np.sort(-p, axis=1)[:, :2]
+    top_in = -np.sort(-inside, axis=1)[:, :2]
+    mass = inside.sum(1)
+    entropy = -(p * np.log(np.maximum(p, _TINY))).sum(1)
+    return np.stack(
+        [
+            top[:, 0],
+            top[:, 0] - top[:, 1],
+            entropy,
+            mass,
+            top_in[:, 0],
+            top_in[:, 0] - top_in[:, 1],
+            mass * (1 - mass),
+            mass * top[:, 0],
+        ],
+        axis=1,
+    )

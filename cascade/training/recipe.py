@@ -1,0 +1,211 @@
+"""Recipes. In: a TOML file. Out: a validated, frozen `Recipe`; every knob with the reason for its default."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from cascade.errors import BundleError, RecipeError
+from cascade.labels import LabelTree
+from cascade.preprocess import InputSpec
+
+__all__ = ["Augmentation", "Backbone", "Recipe", "Schedule", "load_recipes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """The network.
+
+    Attributes:
+        name: any timm model.
+        weights: ``package:NAME`` takes a weights file that comes inside an installed Python package,
+            ``timm`` lets timm fetch its own, ``file:PATH`` loads a state dict, ``none`` starts from
+            random numbers.
+    """
+
+    name: str = "tf_efficientnet_lite0"
+    weights: str = "timm"
+
+    def __post_init__(self) -> None:
+        kind, _, rest = self.weights.partition(":")
+        if not (self.weights in ("timm", "none") or (kind in ("package", "file") and rest)):
+            raise RecipeError(
+                f"backbone.weights is {self.weights!r}; use 'timm', 'none', 'package:NAME' or 'file:PATH'"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How a training photo is varied. Probabilities and ranges.
+
+    Labels come from few sources each, so blur, JPEG quality or size could be learned instead of the
+    scene: every photo is therefore also shown small, re-compressed and grey.
+    """
+
+    views: int = 8  # cached variants of every photo; an epoch takes one of them
+    min_area: float = 0.35  # smallest crop, as a share of the photo
+    max_aspect: float = 1.6  # the whole photo is squashed when predicting, so shapes must vary
+    flip: float = 0.5
+    downscale: float = 0.5  # shown at a lower resolution, as a thumbnail site would serve it
+    min_side: int = 80  # ... down to this many pixels on the shorter side
+    jpeg: float = 0.5  # re-compressed at a random quality
+    min_quality: int = 25
+    grey: float = 0.12
+    rotate: float = 0.2  # turned by up to 10 degrees: a hand-held camera
+    jitter: float = 0.3  # strength of brightness, contrast and saturation changes
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.views <= 1000:
+            raise RecipeError(f"augment.views is {self.views}, not in 1..1000")
+        for name in ("min_area", "flip", "downscale", "jpeg", "grey", "rotate", "jitter"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RecipeError(f"augment.{name} is {getattr(self, name)}, not in 0..1")
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What is trained, for how long and how."""
+
+    train_from: str = "blocks.3"  # first trained block; "head" = classifier only, "" = everything
+    epochs: int = 16
+    batch_size: int = 64
+    learning_rate: float = 1e-3  # AdamW, peak, of the classifier
+    backbone_factor: float = 0.5  # learning rate of the pretrained blocks, relative to the classifier's
+    weight_decay: float = 0.05
+    warmup_epochs: float = 1.0
+    label_smoothing: float = 0.1  # web labels are wrong now and then
+    mixup: float = 0.2  # alpha of mixup, 0 = off; mixed where the frozen part ends
+    dropout: float = 0.2
+    ema_decay: float = 0.998  # averaged weights are what is exported
+    negatives: float = 0.0  # experts: photos of other groups per photo of its own
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"train.{name} is {getattr(self, name)}, below 1")
+        if not self.learning_rate > 0:
+            raise RecipeError(f"train.learning_rate is {self.learning_rate}, not above 0")
+        if not 0 <= self.ema_decay < 1:
+            raise RecipeError(f"train.ema_decay is {self.ema_decay}, not in 0..1")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that makes one image stage.
+
+    Attributes:
+        name: of the stage; becomes ``<name>.onnx``.
+        kind: ``"general"`` or ``"expert"``.
+        labels: label -> parent, in the order of the logits. An expert gets "not mine" as one more logit.
+    """
+
+    name: str
+    kind: str
+    labels: dict[str, str]
+    description: str = ""
+    backbone: Backbone = field(default_factory=Backbone)
+    input: InputSpec = field(default_factory=lambda: InputSpec(224, 224))
+    augment: Augmentation = field(default_factory=Augmentation)
+    train: Schedule = field(default_factory=Schedule)
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("general", "expert"):
+            raise RecipeError(f"kind is {self.kind!r}; use 'general' or 'expert'")
+        if not self.name.isidentifier() or self.name in ("router", "arbiter"):
+            raise RecipeError(f"name {self.name!r} must be an identifier and not 'router' or 'arbiter'")
+        if (self.kind == "general") != (self.name == "general"):
+            raise RecipeError("the recipe of kind 'general' is named 'general', and no other is")
+        if self.kind == "expert" and self.train.negatives <= 0:
+            raise RecipeError("an expert needs train.negatives above 0, to learn what is not its own")
+        if len(self.labels) < 2:
+            raise RecipeError("labels: at least two are needed")
+
+    @property
+    def outputs(self) -> int:
+        """Number of logits."""
+        return len(self.labels) + (self.kind == "expert")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON form; it goes into the provenance of the bundle."""
+        return asdict(self)
+
+    def fingerprint(self) -> str:
+        """Return 16 hex digits that change whenever anything in the recipe changes."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read one recipe; raises `RecipeError` naming the file and the field."""
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: is not TOML ({error})") from error
+        try:
+            return cls(
+                name=data.pop("name"),
+                kind=data.pop("kind"),
+                labels=data.pop("labels"),
+                description=data.pop("description", ""),
+                backbone=_section(Backbone, data.pop("backbone", {}), "backbone"),
+                input=_section(InputSpec, data.pop("input", {"width": 224, "height": 224}), "input"),
+                augment=_section(Augmentation, data.pop("augment", {}), "augment"),
+                train=_section(Schedule, data.pop("train", {}), "train"),
+                **data,
+            )
+        except KeyError as error:
+            raise RecipeError(f"{path}: {error} is missing") from None
+        except (RecipeError, BundleError, TypeError) as error:
+            raise RecipeError(f"{path}: {error}") from None
+
+
+def _section(kind: type, data: dict[str, Any], name: str) -> Any:
+    known = [f.name for f in fields(kind)]
+    unknown = sorted(set(data) - set(known))
+    if unknown:
+        raise RecipeError(f"[{name}] does not know {unknown[0]!r}; it knows: {', '.join(known)}")
+    return kind(**data)
+
+
+def load_recipes(paths: Iterable[Path]) -> tuple[Recipe, ...]:
+    """Read recipes and check that they make one bundle: the general model first, then the experts.
+
+    Args:
+        paths: TOML files, or folders that hold them. Experts come in the order of their file names.
+
+    Raises:
+        RecipeError: when the general recipe is missing or doubled, or an expert knows other labels.
+    """
+    files: list[Path] = []
+    for path in paths:
+        files += sorted(path.glob("*.toml")) if path.is_dir() else [path]
+    recipes = [Recipe.load(file) for file in files]
+    general = [r for r in recipes if r.kind == "general"]
+    if len(general) != 1:
+        raise RecipeError(
+            f"exactly one recipe of kind 'general' is needed, found {len(general)} "
+            f"among {', '.join(str(f) for f in files) or 'no files'}"
+        )
+    try:
+        LabelTree(tuple(general[0].labels), general[0].labels)
+    except BundleError as error:
+        raise RecipeError(f"general: {error}") from None
+    experts = [r for r in recipes if r.kind == "expert"]
+    if len({r.name for r in experts}) != len(experts):
+        raise RecipeError("two experts have the same name")
+    for expert in experts:
+        odd = [k for k, v in expert.labels.items() if general[0].labels.get(k) != v]
+        if odd:
+            raise RecipeError(
+                f"expert {expert.name!r}: {', '.join(odd)} is not a label of the general recipe with "
+                "the same parent"
+            )
+    return (general[0], *experts)

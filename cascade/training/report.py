@@ -1,0 +1,122 @@
+"""Progress of a training run. In: steps and metrics. Out: a progress bar or plain lines on standard error,
+and, only if asked, Weights & Biases.
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, Final, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from cascade.errors import MissingExtraError, UsageError
+
+__all__ = ["WANDB_MODES", "Report"]
+
+WANDB_MODES: Final = ("disabled", "offline", "online")
+
+
+class Report:
+    """Shows what happens; a context manager.
+
+    Args:
+        wandb: ``"disabled"`` sends and writes nothing, ``"offline"`` writes a run folder below the
+            current one, ``"online"`` sends it to the account that wandb is logged in to.
+        config: what a Weights & Biases run records about itself.
+        console: where to write; standard error by default.
+
+    Raises:
+        MissingExtraError: when wandb is asked for and not installed.
+        UsageError: for an unknown mode.
+    """
+
+    def __init__(
+        self,
+        *,
+        wandb: str = "disabled",
+        config: dict[str, Any] | None = None,
+        console: Console | None = None,
+    ) -> None:
+        if wandb not in WANDB_MODES:
+            raise UsageError(f"wandb mode {wandb!r} is unknown; choose one of {', '.join(WANDB_MODES)}")
+        self.console = console or Console(stderr=True)
+        self._wandb_mode = wandb
+        self._config = config or {}
+        self._run: Any = None
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._what = ""
+        self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        if self._wandb_mode != "disabled":
+            try:
+                import wandb
+            except ImportError:
+                raise MissingExtraError("--wandb", "train") from None
+            self._run = wandb.init(project="cascade", mode=self._wandb_mode, config=self._config)
+        if self.console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[metrics]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        if self._run is not None:
+            self._run.finish(exit_code=0 if kind is None else 1)
+
+    def line(self, text: str) -> None:
+        """Write one line."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def step(self, stage: str, what: str, done: int, total: int, **metrics: float) -> None:
+        """Show progress within one piece of work, e.g. an epoch."""
+        text = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        title = f"{stage}: {what}"
+        if self._progress is None:
+            # No terminal: a line now and then, so that a log file stays readable.
+            now = time.monotonic()
+            if done == total or now - self._last_line > 30:
+                self._last_line = now
+                self.line(f"{title}: {done}/{total}  {text}".rstrip())
+            return
+        if self._task is None:
+            self._task = self._progress.add_task(title, total=total, metrics=text)
+        elif title != self._what:
+            self._progress.reset(self._task, description=title, total=total)
+        self._what = title
+        self._progress.update(self._task, completed=done, metrics=text)
+
+    def epoch(self, stage: str, number: int, total: int, metrics: dict[str, float]) -> None:
+        """Record the metrics of a finished epoch."""
+        text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        self.line(f"{stage}: epoch {number}/{total}  {text}")
+        self.log({f"{stage}/{name}": value for name, value in metrics.items()} | {"epoch": number})
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        """Hand metrics to Weights & Biases, if it was asked for."""
+        if self._run is not None:
+            self._run.log(metrics)
