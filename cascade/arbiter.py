@@ -33,10 +33,13 @@ def arbiter_feeds(
         experts: expert -> number of its logits, in the bundle's order.
 
     Returns:
-        `general_logits`, `<expert>_logits` (N, K + 1) each, and `asked` (N, E) float32.
+        `general_logits` and, unless there are no experts at all, `<expert>_logits` (N, K + 1) each and
+        `asked` (N, E) float32.
     """
     count = len(general_logits)
-    feeds = {"general_logits": general_logits, "asked": asked.astype(np.float32)}
+    feeds = {"general_logits": general_logits}
+    if experts:
+        feeds["asked"] = asked.astype(np.float32)
     for column, (name, width) in enumerate(experts.items()):
         full = np.zeros((count, width), dtype=np.float32)
         if name in expert_logits:

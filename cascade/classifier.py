@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -30,9 +31,26 @@ from cascade.result import ErrorInfo, Opinion, Prediction
 from cascade.router import ASK_MODES, choose_experts
 from cascade.session import GraphSession
 
-__all__ = ["Cascade", "StageOutputs"]
+__all__ = ["Cascade", "PreparedPhotos", "StageOutputs"]
 
 FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPhotos:
+    """Photos that were decoded and made ready for every stage; what `Cascade.prepare_photos` returns.
+
+    Attributes:
+        inputs: input specification -> uint8 (N, H, W, 3), of the N photos that could be read; empty if none.
+        positions: N ascending places among the photos that were given.
+        read_ms: N pairs of milliseconds: decoding, preprocessing.
+        failed: (place, error, milliseconds) of every other photo.
+    """
+
+    inputs: dict[InputSpec, npt.NDArray[np.uint8]]
+    positions: tuple[int, ...]
+    read_ms: tuple[tuple[float, float], ...]
+    failed: tuple[tuple[int, ImageError, float], ...]
 
 
 class StageOutputs:
@@ -176,11 +194,25 @@ class Cascade:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _predict_chunk(self, images: Sequence[ImageSource]) -> list[Prediction]:
+        photos = self.prepare_photos(images)
+        rows = {position: _error_row(images[position], error, ms) for position, error, ms in photos.failed}
+        if photos.positions:
+            outputs = self.run_stages(photos.inputs)
+            for row, position in enumerate(photos.positions):
+                rows[position] = self._answer(images[position], outputs, row, photos.read_ms[row])
+        return [rows[position] for position in range(len(images))]
+
+    def prepare_photos(self, images: Iterable[ImageSource]) -> PreparedPhotos:
+        """Decode each photo once and make the input of every stage. Evaluation builds on this.
+
+        Raises:
+            UsageError: when an item is of a type that is no photo.
+        """
         bundle = self.bundle
-        rows: list[Prediction | None] = []
-        inputs: dict[InputSpec, list[npt.NDArray[np.uint8]]] = {s: [] for s in self._specs()}
-        read_ms: list[tuple[float, float]] = []
-        for source in images:
+        stages = (bundle.general, *bundle.experts)
+        arrays: dict[InputSpec, list[npt.NDArray[np.uint8]]] = {s.input: [] for s in stages if s.input}
+        positions, read_ms, failed = [], [], []
+        for position, source in enumerate(images):
             started = time.perf_counter()
             try:
                 image = load_image(
@@ -190,21 +222,15 @@ class Cascade:
                     max_pixels=self.max_pixels,
                 )
             except ImageError as error:
-                rows.append(_error_row(source, error, time.perf_counter() - started))
+                failed.append((position, error, (time.perf_counter() - started) * 1e3))
                 continue
             decoded = time.perf_counter()
-            for spec, arrays in inputs.items():
-                arrays.append(prepare(image, spec))
-            rows.append(None)
+            for spec, prepared in arrays.items():
+                prepared.append(prepare(image, spec))
+            positions.append(position)
             read_ms.append(((decoded - started) * 1e3, (time.perf_counter() - decoded) * 1e3))
-        if not read_ms:
-            return [row for row in rows if row is not None]
-        outputs = self.run_stages({spec: np.stack(arrays) for spec, arrays in inputs.items()})
-        answers = iter(range(len(read_ms)))
-        return [
-            row if row is not None else self._answer(source, outputs, i := next(answers), read_ms[i])
-            for source, row in zip(images, rows, strict=True)
-        ]
+        inputs = {spec: np.stack(prepared) for spec, prepared in arrays.items() if prepared}
+        return PreparedPhotos(inputs, tuple(positions), tuple(read_ms), tuple(failed))
 
     def run_stages(
         self, inputs: dict[InputSpec, npt.NDArray[np.uint8]], *, ask: str | None = None
@@ -247,11 +273,9 @@ class Cascade:
         return out
 
     def _arbitrate(self, out: StageOutputs, asked: npt.NDArray[np.bool_]) -> FloatArray:
-        feeds = {"general_logits": out.general_logits}
-        if self.bundle.experts:
-            widths = {expert.name: len(expert.labels) for expert in self.bundle.experts}
-            said = {name: out.expert_logits[name] for name in out.expert_logits if asked.any()}
-            feeds = arbiter_feeds(out.general_logits, said, asked, widths)
+        widths = {expert.name: len(expert.labels) for expert in self.bundle.experts}
+        said = out.expert_logits if asked.any() else {}
+        feeds = arbiter_feeds(out.general_logits, said, asked, widths)
         return self._session(self.bundle.arbiter).run(feeds)["probabilities"]
 
     def _answer(
@@ -285,10 +309,6 @@ class Cascade:
             experts=tuple(opinions),
             ms=ms,
         )
-
-    def _specs(self) -> list[InputSpec]:
-        stages = (self.bundle.general, *self.bundle.experts)
-        return list(dict.fromkeys(stage.input for stage in stages if stage.input is not None))
 
     def _session(self, stage: Stage) -> GraphSession:
         session = self._sessions.get(stage.name)
@@ -335,10 +355,10 @@ def _path_of(source: Any) -> str | None:
     return os.fspath(source) if isinstance(source, str | os.PathLike) else None
 
 
-def _error_row(source: ImageSource, error: ImageError, seconds: float) -> Prediction:
+def _error_row(source: ImageSource, error: ImageError, ms: float) -> Prediction:
     return Prediction(
         path=_path_of(source),
         status="error",
         error=ErrorInfo(error.code, error.message),
-        ms={"decode": seconds * 1e3, "total": seconds * 1e3},
+        ms={"decode": ms, "total": ms},
     )
