@@ -1,0 +1,188 @@
+"""Shared fixtures. `tiny_bundle` is a real bundle of real graphs that judges a photo by its mean colour, so
+that a test knows the right answer without a trained network; `photo` writes a photo of one colour."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+#: label -> (parent, the colour, RGB 0..255, that is certain to be it)
+COLOURS = {
+    "bedroom": ("indoor", (220, 40, 40)),
+    "kitchen": ("indoor", (230, 140, 40)),
+    "beach": ("outdoor", (40, 120, 220)),
+    "forest": ("outdoor", (40, 160, 40)),
+    "menu": ("menu", (245, 245, 245)),
+}
+#: A colour between those of bedroom and kitchen, and one as far from all of them as can be.
+INDOOR_COLOUR = (225, 92, 40)
+UNKNOWN_COLOUR = (128, 128, 128)
+
+_SIDE = 32
+
+
+@pytest.fixture(scope="session")
+def photos_folder() -> Path:
+    """The labelled photographs: `$CASCADE_PHOTOS`, or the folder beside the checkout."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("CASCADE_PHOTOS", default))
+    if not (folder / "photos" / "test").is_dir():
+        pytest.skip(f"the labelled photographs are not at {folder}; set CASCADE_PHOTOS")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shipped_bundle() -> Path:
+    """The bundle of this checkout."""
+    folder = Path(__file__).resolve().parents[1] / "models" / "default"
+    if not (folder / "bundle.json").is_file():
+        pytest.skip("models/default holds no bundle in this checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose general model, expert, router and arbiter are a few operators each."""
+    return write_tiny_bundle(tmp_path_factory.mktemp("tiny-bundle"))
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Callable[..., Path]:
+    """Write a photo of one colour below `tmp_path`; `colour` is a label of `COLOURS` or an RGB triple."""
+
+    def write(
+        name: str = "photo.jpg",
+        colour: str | tuple[int, int, int] = "bedroom",
+        size: tuple[int, int] = (64, 48),
+    ) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rgb = COLOURS[colour][1] if isinstance(colour, str) else colour
+        Image.new("RGB", size, rgb).save(path)
+        return path
+
+    return write
+
+
+def write_tiny_bundle(folder: Path) -> Path:
+    """Write the bundle of `tiny_bundle` to a folder and return it."""
+    onnx = pytest.importorskip("onnx", reason="the tiny bundle is built with onnx: pip install onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = list(COLOURS)
+    prototypes = np.array([colour for _, colour in COLOURS.values()], dtype=np.float32) / 255
+
+    def save(name: str, nodes: list, inputs: dict, outputs: dict, constants: dict) -> dict:
+        graph = helper.make_graph(
+            nodes,
+            name,
+            [helper.make_tensor_value_info(k, t, s) for k, (t, s) in inputs.items()],
+            [helper.make_tensor_value_info(k, TensorProto.FLOAT, s) for k, s in outputs.items()],
+            [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+        onnx.checker.check_model(model)
+        content = model.SerializeToString()
+        (folder / f"{name}.onnx").write_bytes(content)
+        return {"file": f"{name}.onnx", "sha256": hashlib.sha256(content).hexdigest()}
+
+    def image_stage(name: str, anchors: np.ndarray, sharpness: float, other: float | None) -> dict:
+        """logits = -sharpness * squared distance of the mean colour to each anchor; `other` is added last."""
+        nodes = [
+            helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
+            helper.make_node("Mul", ["mean", "scale"], ["embedding"]),
+            helper.make_node("Gemm", ["embedding", "weight", "bias"], ["near"]),
+            helper.make_node("ReduceSumSquare", ["embedding", "one"], ["square"], keepdims=1),
+            helper.make_node("Mul", ["square", "minus"], ["square_scaled"]),
+        ]
+        raw = "logits" if other is None else "mine"
+        nodes.append(helper.make_node("Add", ["near", "square_scaled"], [raw]))
+        constants = {
+            "axes": np.array([1, 2], dtype=np.int64),
+            "one": np.array([1], dtype=np.int64),
+            "scale": np.float32(1 / 255),
+            "weight": (2 * sharpness * anchors.T).astype(np.float32),
+            "bias": (-sharpness * (anchors**2).sum(axis=1)).astype(np.float32),
+            "minus": np.float32(-sharpness),
+        }
+        width = len(anchors)
+        outputs = {"logits": ["N", width + (other is not None)]}
+        if other is None:
+            outputs["embedding"] = ["N", 3]
+        else:
+            nodes += [
+                helper.make_node("Mul", ["square", "zero"], ["nothing"]),
+                helper.make_node("Add", ["nothing", "other"], ["foreign"]),
+                helper.make_node("Concat", ["mine", "foreign"], ["logits"], axis=1),
+            ]
+            constants |= {"zero": np.float32(0), "other": np.float32(other)}
+        inputs = {"image": (TensorProto.UINT8, ["N", _SIDE, _SIDE, 3])}
+        spec = {"width": _SIDE, "height": _SIDE}
+        return save(name, nodes, inputs, outputs, constants) | {"input": spec}
+
+    count = len(labels)
+    general = image_stage("general", prototypes, 20.0, None)
+    rooms = image_stage("rooms", prototypes[:2], 60.0, -12.0)
+    both = np.zeros((count, 1), dtype=np.float32)
+    both[:2] = 1.0
+    router = save(
+        "router",
+        [  # asks when it is a room, but not clear which one: P(room) - max P
+            helper.make_node("Softmax", ["general_logits"], ["p"], axis=1),
+            helper.make_node("MatMul", ["p", "both"], ["room"]),
+            helper.make_node("ReduceMax", ["p", "axis"], ["best"], keepdims=1),
+            helper.make_node("Sub", ["room", "best"], ["gain"]),
+        ],
+        {"general_logits": (TensorProto.FLOAT, ["N", count])},
+        {"gain": ["N", 1]},
+        {"both": both, "axis": np.array([1], dtype=np.int64)},
+    )
+    spread = np.zeros((3, count), dtype=np.float32)
+    spread[0, 0] = spread[1, 1] = 1.0
+    spread[2, 2:] = 1.0
+    arbiter = save(
+        "arbiter",
+        [  # general plus expert, where the expert's "not mine" speaks for every other label
+            helper.make_node("MatMul", ["rooms_logits", "spread"], ["said"]),
+            helper.make_node("Mul", ["said", "asked"], ["counted"]),
+            helper.make_node("Add", ["general_logits", "counted"], ["sum"]),
+            helper.make_node("Softmax", ["sum"], ["probabilities"], axis=1),
+        ],
+        {
+            "general_logits": (TensorProto.FLOAT, ["N", count]),
+            "rooms_logits": (TensorProto.FLOAT, ["N", 3]),
+            "asked": (TensorProto.FLOAT, ["N", 1]),
+        },
+        {"probabilities": ["N", count]},
+        {"spread": spread},
+    )
+    manifest = {
+        "format_version": 1,
+        "name": "tiny",
+        "version": "1.2.3",
+        "minimum_onnxruntime": "1.16",
+        "labels": [{"label": label, "parent": parent} for label, (parent, _) in COLOURS.items()],
+        "stages": {
+            "general": {**general, "labels": labels},
+            "experts": [{"name": "rooms", **rooms, "labels": ["bedroom", "kitchen", "not_mine"], "cost": 1.5}],
+            "router": {**router, "labels": ["rooms"]},
+            "arbiter": {**arbiter, "labels": labels},
+        },
+        "operating_points": {
+            "default": {"leaf_threshold": 0.7, "parent_threshold": 0.8, "cost_weight": 0.1},
+            "strict": {"leaf_threshold": 0.999, "parent_threshold": 0.9999, "cost_weight": 0.0},
+        },
+        "provenance": {"data": "colours of tests/conftest.py"},
+        "measured": {},
+    }
+    (folder / "bundle.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    return folder
