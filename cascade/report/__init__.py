@@ -1,0 +1,8 @@
+"""An evaluation that people read. In: an `Evaluation`. Out: a table for a terminal; a page, JSON and CSV.
+
+The table needs nothing but the light install; the page needs the extra `report`.
+"""
+
+from cascade.report.table import render_table
+
+__all__ = ["render_table"]
