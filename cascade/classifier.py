@@ -44,12 +44,14 @@ class PreparedPhotos:
         inputs: input specification -> uint8 (N, H, W, 3), of the N photos that could be read; empty if none.
         positions: N ascending places among the photos that were given.
         read_ms: N pairs of milliseconds: decoding, preprocessing.
+        warnings: N tuples of what was odd about a photo, see `Prediction`.
         failed: (place, error, milliseconds) of every other photo.
     """
 
     inputs: dict[InputSpec, npt.NDArray[np.uint8]]
     positions: tuple[int, ...]
     read_ms: tuple[tuple[float, float], ...]
+    warnings: tuple[tuple[str, ...], ...]
     failed: tuple[tuple[int, ImageError, float], ...]
 
 
@@ -199,7 +201,7 @@ class Cascade:
         if photos.positions:
             outputs = self.run_stages(photos.inputs)
             for row, position in enumerate(photos.positions):
-                rows[position] = self._answer(images[position], outputs, row, photos.read_ms[row])
+                rows[position] = self._answer(images[position], outputs, row, photos)
         return [rows[position] for position in range(len(images))]
 
     def prepare_photos(self, images: Iterable[ImageSource]) -> PreparedPhotos:
@@ -211,15 +213,17 @@ class Cascade:
         bundle = self.bundle
         stages = (bundle.general, *bundle.experts)
         arrays: dict[InputSpec, list[npt.NDArray[np.uint8]]] = {s.input: [] for s in stages if s.input}
-        positions, read_ms, failed = [], [], []
+        positions, read_ms, warnings, failed = [], [], [], []
         for position, source in enumerate(images):
             started = time.perf_counter()
+            odd: list[str] = []
             try:
                 image = load_image(
                     source,
                     target=bundle.decode_target,
                     reducing_gap=bundle.reducing_gap,
                     max_pixels=self.max_pixels,
+                    on_warning=odd.append,
                 )
             except ImageError as error:
                 failed.append((position, error, (time.perf_counter() - started) * 1e3))
@@ -228,9 +232,10 @@ class Cascade:
             for spec, prepared in arrays.items():
                 prepared.append(prepare(image, spec))
             positions.append(position)
+            warnings.append(tuple(odd))
             read_ms.append(((decoded - started) * 1e3, (time.perf_counter() - decoded) * 1e3))
         inputs = {spec: np.stack(prepared) for spec, prepared in arrays.items() if prepared}
-        return PreparedPhotos(inputs, tuple(positions), tuple(read_ms), tuple(failed))
+        return PreparedPhotos(inputs, tuple(positions), tuple(read_ms), tuple(warnings), tuple(failed))
 
     def run_stages(
         self, inputs: dict[InputSpec, npt.NDArray[np.uint8]], *, ask: str | None = None
@@ -279,7 +284,7 @@ class Cascade:
         return self._session(self.bundle.arbiter).run(feeds)["probabilities"]
 
     def _answer(
-        self, source: ImageSource, outputs: StageOutputs, row: int, read_ms: tuple[float, float]
+        self, source: ImageSource, outputs: StageOutputs, row: int, photos: PreparedPhotos
     ) -> Prediction:
         bundle, labels = self.bundle, self.bundle.tree.labels
         probabilities = outputs.probabilities[row]
@@ -287,7 +292,7 @@ class Cascade:
         order = np.argsort(-probabilities, kind="stable")[: self.top_k]
         opinions = []
         count = len(outputs.asked)
-        ms = {"decode": read_ms[0], "preprocess": read_ms[1]}
+        ms = dict(zip(("decode", "preprocess"), photos.read_ms[row], strict=True))
         ms["general"] = outputs.seconds["general"] * 1e3 / count
         ms["router"] = outputs.seconds["router"] * 1e3 / count
         for column, expert in enumerate(bundle.experts):
@@ -307,6 +312,7 @@ class Cascade:
             top=tuple((labels[i], float(probabilities[i])) for i in order),
             general=_most_probable("general", labels, outputs.general_probabilities[row]),
             experts=tuple(opinions),
+            warnings=photos.warnings[row],
             ms=ms,
         )
 

@@ -6,6 +6,7 @@
     ├── ImageError           one photo cannot be read; carries one of the codes of IMAGE_ERROR_CODES
     ├── DataError            a data set for training or evaluation cannot be used
     ├── RecipeError          a recipe file is wrong
+    ├── OutputError          what was found out cannot be written
     └── MissingExtraError    a feature needs an optional dependency that is not installed
 
 A message says what is wrong, where, and what to do next.
@@ -17,11 +18,13 @@ from typing import Final
 
 __all__ = [
     "IMAGE_ERROR_CODES",
+    "IMAGE_WARNING_CODES",
     "BundleError",
     "CascadeError",
     "DataError",
     "ImageError",
     "MissingExtraError",
+    "OutputError",
     "RecipeError",
     "UsageError",
 ]
@@ -39,6 +42,13 @@ IMAGE_ERROR_CODES: Final[dict[str, str]] = {
     "damaged": "the image data is damaged",
     "too_many_pixels": "the image has more pixels than the limit allows",
     "too_small": "the image has no area to look at",
+}
+
+#: What can be odd about a photo that was classified all the same. A warning is one line, "code: message".
+IMAGE_WARNING_CODES: Final[dict[str, str]] = {
+    "truncated": "the image ends early; the part that could be decoded was used",
+    "damaged": "the image data is damaged; the part that could be decoded was used",
+    "profile_ignored": "the colour profile is damaged or does not fit; colours may be off",
 }
 
 
@@ -60,6 +70,18 @@ class DataError(CascadeError):
 
 class RecipeError(CascadeError):
     """A recipe file is wrong."""
+
+
+class OutputError(CascadeError):
+    """A file exists that may not be overwritten, or cannot be written."""
+
+    @classmethod
+    def writing(cls, where: object, error: OSError) -> OutputError:
+        """Say that writing failed in the middle, and that nothing written before is lost."""
+        return cls(
+            f"{where}: writing stopped ({error.strerror or error}); rows written so far are safe: "
+            "make room, then give the same command with --resume"
+        )
 
 
 class MissingExtraError(CascadeError):

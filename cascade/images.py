@@ -7,6 +7,7 @@ evaluation passes of training share it, so that preprocessing cannot differ betw
 Large photos are reduced by a whole factor while they are decoded (JPEG: at a reduced DCT scale, which
 is several times faster; everything else: by averaging blocks of pixels). The factor depends only on the
 size of the photo and on the bundle, so it is part of the contract and any other embedding can repeat it.
+How far the two ways differ in the pixels that a graph sees is measured by `benchmarks/decode_paths.py`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ from __future__ import annotations
 import io
 import os
 import stat
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile
 
+from cascade.colour import to_rgb
+from cascade.decoders import FORMATS, as_image_error, identify, reason
 from cascade.errors import ImageError, UsageError
+from cascade.salvage import completed_progressive, decoded_part
 
 __all__ = ["FORMATS", "MAX_PIXELS", "ImageSource", "load_image", "reduction_factor"]
 
@@ -30,15 +35,29 @@ ImageSource = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | npt.NDArray[Any]
 )
 
-#: Decoders that may be tried, by content and not by file name. The list is closed on purpose: Pillow
-#: knows formats that start other programs (EPS) or that nobody keeps photos in.
-FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "HEIF")
-
 #: Photos with more pixels than this are refused (the limit at which Pillow itself gives up).
 MAX_PIXELS: Final = 178_956_970
 
-_HEIF_BRANDS: Final = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
-_SRGB: Final = ImageCms.createProfile("sRGB")
+#: EXIF orientation -> what makes the stored picture upright (EXIF 2.32, tag 0x0112).
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """How `load_image` was asked; see there."""
+
+    target: tuple[int, int]
+    reducing_gap: float
+    max_pixels: int
+    on_warning: Callable[[str], None]
 
 
 def reduction_factor(size: tuple[int, int], target: tuple[int, int], reducing_gap: float) -> int:
@@ -64,11 +83,13 @@ def load_image(
     target: tuple[int, int] = (0, 0),
     reducing_gap: float = 2.0,
     max_pixels: int = MAX_PIXELS,
+    on_warning: Callable[[str], None] | None = None,
 ) -> Image.Image:
     """Decode one photo to upright RGB.
 
     EXIF orientation is applied, embedded colour profiles are converted to sRGB, transparency is put on
-    white, 16-bit grey is scaled to 8 bits, and of an animation the first frame is taken.
+    white, 16 bits become 8, and of an animation the first frame is taken. A file that ends early is
+    cut to the rows that could be decoded, if those are more than half of it.
 
     Args:
         source: a path, the bytes of an image file, a binary file object (read from its position), a
@@ -76,52 +97,76 @@ def load_image(
         target: (width, height) in pixels that will be needed; (0, 0) means full resolution.
         reducing_gap: see `reduction_factor`.
         max_pixels: photos with more pixels are refused before they are decoded.
+        on_warning: called with ``"code: message"`` when the photo was read, but not as its maker meant;
+            the codes are those of `cascade.errors.IMAGE_WARNING_CODES`.
 
     Returns:
-        An image of mode RGB. Its size is that of the photo divided by the reduction factor, rounded up.
+        An image of mode RGB, without metadata. Its size is that of the photo divided by the reduction
+        factor, rounded up.
 
     Raises:
         ImageError: when this photo cannot be used; its code says why.
         UsageError: when ``source`` is of a type that is no photo at all.
     """
+    wish = _Wish(target, reducing_gap, max_pixels, on_warning or _ignore)
     if isinstance(source, np.ndarray):
-        return _reduce(_from_array(source), target, reducing_gap, max_pixels)
+        image = _from_array(source)
+        _check_size(image.size, max_pixels)
+        return _finish(image, _factor(image.size, 1, wish), 1, wish)
     if isinstance(source, Image.Image):
         try:
-            return _reduce(_to_upright_rgb(source.copy()), target, reducing_gap, max_pixels)
+            result = _load(source, wish, scaled=False)
         except ImageError:
             raise
-        except Exception as error:  # a lazily opened PIL image is decoded here, see _decode
-            raise _as_image_error(error) from error
+        except Exception as error:  # an image that was opened lazily is decoded here
+            raise as_image_error(error) from error
+        return result
     if isinstance(source, bytes | bytearray | memoryview):
-        return _decode(io.BytesIO(source), target, reducing_gap, max_pixels)
+        return _decode(io.BytesIO(source), wish)
     if isinstance(source, str | os.PathLike):
         with _open_file(source) as file:
-            return _decode(file, target, reducing_gap, max_pixels)
+            return _decode(file, wish)
     if hasattr(source, "read"):
-        return _decode(_as_binary(source), target, reducing_gap, max_pixels)
+        return _decode(_as_binary(source), wish)
     raise UsageError(
         f"cannot read a photo from {type(source).__name__}; give a path, bytes, a binary file object, "
         "a PIL image or a uint8 RGB array of shape (H, W, 3)"
     )
 
 
+def _ignore(warning: str) -> None:
+    """Stand in for a caller who does not want warnings."""
+
+
 def _open_file(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a regular file for reading; every reason why that fails becomes an `ImageError`."""
     try:
-        # A named pipe would block for ever and a device never ends, so only regular files are opened.
-        mode = os.stat(path).st_mode  # noqa: PTH116 - paths may be bytes-like os.PathLike
-        if stat.S_ISDIR(mode):
-            raise ImageError("is_directory", "is a folder; give its photos, or the folder to `classify`")
-        if not stat.S_ISREG(mode):
-            raise ImageError("unreadable", "is not a regular file")
-        return Path(path).open("rb")
+        # Opening a device can do something (rewind a tape), a named pipe blocks for ever: look first.
+        _check_regular(os.stat(path).st_mode)  # noqa: PTH116 - os.PathLike is more than Path
+        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - returned open
+        try:
+            _check_regular(os.fstat(file.fileno()).st_mode)  # it may have been replaced in between
+        except BaseException:
+            file.close()
+            raise
+        return file
     except FileNotFoundError as error:
         raise ImageError("not_found", "no such file") from error
     except PermissionError as error:
         raise ImageError("not_permitted", "permission denied") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise ImageError("unreadable", f"cannot be read: {error}") from error
+        raise ImageError("unreadable", f"cannot be read: {reason(error)}") from error
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check_regular(mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise ImageError("is_directory", "is a folder; give its photos, or the folder to `classify`")
+    if not stat.S_ISREG(mode):
+        raise ImageError("unreadable", "is a pipe, socket or device, not a regular file")
 
 
 def _as_binary(source: BinaryIO) -> BinaryIO:
@@ -131,51 +176,79 @@ def _as_binary(source: BinaryIO) -> BinaryIO:
             return source
         data = source.read()
     except (OSError, ValueError) as error:
-        raise ImageError("unreadable", f"the file object could not be read: {error}") from error
+        raise ImageError("unreadable", f"the file object could not be read: {reason(error)}") from error
     if not isinstance(data, bytes):
         raise UsageError("the file object yields text; open it in binary mode ('rb')")
     return io.BytesIO(data)
 
 
-def _decode(file: BinaryIO, target: tuple[int, int], reducing_gap: float, max_pixels: int) -> Image.Image:
+def _decode(file: BinaryIO, wish: _Wish) -> Image.Image:
+    """Decode an image file; whatever a decoder throws is a fact about this photo, not a bug here."""
     try:
-        with Image.open(file, formats=_registered_formats()) as image:
-            _check_size(image.size, max_pixels)
-            # Orientations 5 to 8 swap the sides; the factor must be that of the upright photo.
-            swapped = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            wanted = target[::-1] if swapped else target
-            if image.format in ("JPEG", "MPO") and all(wanted):
-                factor = reduction_factor(image.size, wanted, reducing_gap)
-                if factor > 1:
-                    assert isinstance(image, ImageFile.ImageFile)
-                    full = image.size
-                    image.draft(None, (full[0] // factor, full[1] // factor))
-                    # The rest of the reduction (none, unless the decoder could not scale) follows.
-                    done = round(full[0] / image.size[0])
-                    upright = _to_upright_rgb(image)
-                    return upright if done >= factor else upright.reduce(factor // done)
-            upright = _to_upright_rgb(image)
-        return _reduce(upright, target, reducing_gap, max_pixels)
-    except (ImageError, UsageError):
-        raise
-    except UnidentifiedImageError as error:
-        raise _unidentified(file) from error
-    except Exception as error:  # whatever a decoder throws is a fact about this photo, not a bug here
-        raise _as_image_error(error) from error
+        with identify(file) as image:
+            return _load(image, wish, scaled=True)
+    except ImageError as error:
+        completed = completed_progressive(file) if error.code == "truncated" else None
+        if completed is None:
+            raise
+        wish.on_warning("truncated: the photo ends early and lacks its fine detail")
+        return _decode(completed, wish)
+    except Exception as error:
+        raise as_image_error(error) from error
 
 
-def _registered_formats() -> tuple[str, ...]:
-    """Return the members of `FORMATS` for which this installation has a decoder."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+def _load(image: Image.Image, wish: _Wish, *, scaled: bool) -> Image.Image:
+    """Load, reduce and turn upright; ``scaled`` lets the decoder reduce, which changes ``image``."""
+    _check_size(image.size, wish.max_pixels)
+    done = 1
+    factor = 0
+    if scaled and image.format in ("JPEG", "MPO"):
+        assert isinstance(image, ImageFile.ImageFile)
+        width, height = image.size
+        factor = _factor(image.size, _orientation(image), wish)
+        image.draft(None, (width // factor, height // factor))
+        done = round(width / image.width)  # the decoder may not be able to scale this photo
+    loaded = image
+    try:
+        image.load()
+    except Exception as error:
+        problem = as_image_error(error)
+        part = decoded_part(image) if problem.code in ("truncated", "damaged") else None
+        if part is None:
+            raise problem from error
+        loaded, share = part
+        wish.on_warning(f"{problem.code}: only {int(share * 100)} % of the photo's rows could be read")
+    orientation = _orientation(image)
+    # Only now, because Pillow turns a TIFF upright while loading it.
+    factor = factor or _factor(loaded.size, orientation, wish)
+    return _finish(loaded, factor // done, orientation, wish)
 
 
-def _reduce(image: Image.Image, target: tuple[int, int], reducing_gap: float, max_pixels: int) -> Image.Image:
-    _check_size(image.size, max_pixels)
-    if not all(target):
-        return image
-    factor = reduction_factor(image.size, target, reducing_gap)
-    return image.reduce(factor) if factor > 1 else image
+def _factor(stored: tuple[int, int], orientation: int, wish: _Wish) -> int:
+    if not all(wish.target):
+        return 1
+    # Orientations 5 to 8 swap the sides; the factor must be that of the upright photo.
+    target = wish.target[::-1] if orientation >= 5 else wish.target
+    return reduction_factor(stored, target, wish.reducing_gap)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # damaged metadata is no reason to refuse a photo
+        return 1
+    return value if isinstance(value, int) and value in _UPRIGHT else 1
+
+
+def _finish(image: Image.Image, factor: int, orientation: int, wish: _Wish) -> Image.Image:
+    """Return a new RGB image, reduced by what is left of the factor, upright, without metadata."""
+    result = to_rgb(image, factor, wish.on_warning)
+    if orientation != 1:
+        result = result.transpose(_UPRIGHT[orientation])
+    result = result.copy() if result is image else result
+    # Left in place, an orientation would be applied again by whoever reads the result as a photo.
+    result.info = {}
+    return result
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -190,43 +263,6 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         )
 
 
-def _to_upright_rgb(image: Image.Image) -> Image.Image:
-    image.load()
-    profile = image.info.get("icc_profile")
-    image = ImageOps.exif_transpose(image)
-    if profile and image.mode in ("RGB", "RGBA", "CMYK", "L"):
-        image = _to_srgb(image, profile)
-    if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I"):
-        wide = np.asarray(image).astype(np.int64)
-        # Pillow opens some 16-bit files as 32-bit `I`; both hold values up to 65535.
-        return Image.fromarray((wide.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        return Image.fromarray(np.asarray(image).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Convert from an embedded colour profile; a profile that is damaged or misfits is ignored."""
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(source):
-            return image
-        alpha = image.getchannel("A") if image.mode == "RGBA" else None
-        plain = image.convert("RGB") if alpha is not None else image
-        converted = ImageCms.profileToProfile(plain, source, _SRGB, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return image
-    if converted is None:
-        return image
-    if alpha is not None:
-        converted.putalpha(alpha)
-    return converted
-
-
 def _from_array(array: npt.NDArray[Any]) -> Image.Image:
     grey = array.ndim == 2
     if array.dtype != np.uint8 or not (grey or (array.ndim == 3 and array.shape[2] == 3)):
@@ -238,26 +274,3 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
         raise ImageError("too_small", f"the array has shape {array.shape}")
     image = Image.fromarray(np.ascontiguousarray(array))
     return image.convert("RGB") if grey else image
-
-
-def _unidentified(file: BinaryIO) -> ImageError:
-    file.seek(0)
-    head = file.read(16)
-    if not head:
-        return ImageError("empty", "the file is empty")
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and "HEIF" not in Image.OPEN:
-        return ImageError("unsupported", "is HEIC/HEIF, which needs: pip install 'cascade-vision[heic]'")
-    if head[:2] == b"\xff\xd8" or head[:8] == b"\x89PNG\r\n\x1a\n":
-        return ImageError("damaged", "the image header is damaged")
-    return ImageError("not_an_image", "the content is not an image in a supported format")
-
-
-def _as_image_error(error: Exception) -> ImageError:
-    text = str(error) or type(error).__name__
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return ImageError("too_many_pixels", text)
-    if isinstance(error, PermissionError):
-        return ImageError("not_permitted", "permission denied")
-    if "truncated" in text.lower() or isinstance(error, EOFError):
-        return ImageError("truncated", f"the image ends early ({text})")
-    return ImageError("damaged", f"the image data is damaged ({text})")

@@ -24,6 +24,11 @@ INTERPOLATIONS: Final = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
+#: A photo of 20000 x 10 pixels would be resized to 450,000 x 224 before its middle is cut out. From this many
+#: times the input on, only the middle is computed. For other photos that would not be the same to the
+#: last bit: Pillow chooses the order of its two passes by the size of the result.
+_LARGEST_SCALED: Final = 64
+
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
@@ -116,7 +121,11 @@ def prepare(image: Image.Image, spec: InputSpec) -> npt.NDArray[np.uint8]:
         max(int(wanted * image.width / short), spec.width),
         max(int(wanted * image.height / short), spec.height),
     )
-    image = image.resize(scaled, resample) if image.size != scaled else image
     left = round((scaled[0] - spec.width) / 2)
     top = round((scaled[1] - spec.height) / 2)
+    if scaled[0] * scaled[1] > _LARGEST_SCALED * spec.width * spec.height:
+        across, down = image.width / scaled[0], image.height / scaled[1]
+        box = (left * across, top * down, (left + spec.width) * across, (top + spec.height) * down)
+        return np.asarray(image.resize(size, resample, box=box))
+    image = image.resize(scaled, resample) if image.size != scaled else image
     return np.asarray(image.crop((left, top, left + spec.width, top + spec.height)))

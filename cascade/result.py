@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cascade.errors import ImageError
+from cascade.errors import IMAGE_WARNING_CODES, ImageError
 
 __all__ = ["ErrorInfo", "Opinion", "Prediction"]
 
@@ -51,6 +51,8 @@ class Prediction:
         top: (label, probability) of the most probable leaves, best first.
         general: what the general model alone said.
         experts: what each expert that was asked said.
+        warnings: what was odd about the photo, ``"code: message"`` each; the codes are those of
+            `cascade.errors.IMAGE_WARNING_CODES`.
         ms: milliseconds per stage and in total; in a batch, a stage's time is shared evenly among the
             photos that it ran on.
 
@@ -68,6 +70,7 @@ class Prediction:
     top: tuple[tuple[str, float], ...] = ()
     general: Opinion | None = None
     experts: tuple[Opinion, ...] = ()
+    warnings: tuple[str, ...] = ()
     ms: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -79,6 +82,9 @@ class Prediction:
             raise ValueError("an answer needs status 'ok', a label and a confidence")
         if self.confidence is not None and not 0.0 <= self.confidence <= 1.0 + 1e-6:
             raise ValueError(f"confidence is {self.confidence}, not in 0..1")
+        unknown = {warning.partition(":")[0] for warning in self.warnings} - set(IMAGE_WARNING_CODES)
+        if unknown:
+            raise ValueError(f"unknown warning code {sorted(unknown)[0]!r}")
 
     @property
     def ok(self) -> bool:
@@ -112,6 +118,7 @@ class Prediction:
             "experts": [
                 {"name": e.name, "label": e.label, "confidence": _rounded(e.confidence)} for e in self.experts
             ],
+            "warnings": list(self.warnings),
             "ms": {stage: round(value, 2) for stage, value in self.ms.items()},
         }
 
