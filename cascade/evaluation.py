@@ -23,6 +23,7 @@ from cascade.bundle import Bundle
 from cascade.classifier import Cascade
 from cascade.dataset import SPLITS, Dataset, Photo, scan
 from cascade.errors import DataError, UsageError
+from cascade.result import ErrorInfo
 from cascade.router import choose_experts
 from cascade.scores import WAYS, CurvePoint, Evaluation, cost_per_photo
 
@@ -62,10 +63,12 @@ def evaluate(
     if batch_size < 1:
         raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
     bundle = cascade.bundle
+    if not photos:
+        raise DataError("there are no photos to evaluate; give a folder with LABEL/FILE below it")
     _check_labels(bundle, photos)
     chunks = [photos[start : start + batch_size] for start in range(0, len(photos), batch_size)]
     read: list[Photo] = []
-    failed: list[tuple[Path, str]] = []
+    failed: list[tuple[Photo, ErrorInfo]] = []
     sizes: list[tuple[int, int]] = []
     general: list[FloatArray] = []
     experts: dict[str, list[FloatArray]] = {expert.name: [] for expert in bundle.experts}
@@ -73,7 +76,7 @@ def evaluate(
     try:
         done = 0
         for chunk, said in zip(chunks, pool.map(lambda c: _ask_everybody(cascade, c), chunks), strict=True):
-            failed += [(chunk[position].path, reason) for position, reason in said.failed]
+            failed += [(chunk[position], why) for position, why in said.failed]
             if said.positions:
                 read += [chunk[position] for position in said.positions]
                 sizes += said.sizes
@@ -86,8 +89,10 @@ def evaluate(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     if not read:
-        first = f"; the first: {failed[0][0]}: {failed[0][1]}" if failed else ""
-        raise DataError(f"none of the {len(photos)} photos could be read{first}")
+        photo, why = failed[0]
+        raise DataError(
+            f"none of the {len(photos)} photos could be read; the first: {photo.path}: {why.message}"
+        )
     return _listen(
         cascade,
         tuple(read),
@@ -147,14 +152,14 @@ class _Said:
 
     positions: tuple[int, ...]
     sizes: tuple[tuple[int, int], ...]
-    failed: tuple[tuple[int, str], ...]
+    failed: tuple[tuple[int, ErrorInfo], ...]
     general_logits: FloatArray
     expert_logits: dict[str, FloatArray]
 
 
 def _ask_everybody(cascade: Cascade, photos: Sequence[Photo]) -> _Said:
     prepared = cascade.prepare_photos([photo.path for photo in photos])
-    failed = tuple((position, error.message) for position, error, _ in prepared.failed)
+    failed = tuple((place, ErrorInfo(error.code, error.message)) for place, error, _ in prepared.failed)
     if not prepared.positions:
         return _Said((), (), failed, np.zeros((0, 0), dtype=np.float32), {})
     outputs = cascade.run_stages(prepared.inputs, ask="always")
@@ -165,7 +170,7 @@ def _ask_everybody(cascade: Cascade, photos: Sequence[Photo]) -> _Said:
 def _listen(
     cascade: Cascade,
     photos: tuple[Photo, ...],
-    failed: tuple[tuple[Path, str], ...],
+    failed: tuple[tuple[Photo, ErrorInfo], ...],
     dropped: tuple[tuple[Path, str], ...],
     sizes: npt.NDArray[np.int64],
     general_logits: FloatArray,

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from cascade import metrics
 from cascade.bundle import Bundle
 from cascade.dataset import Photo
-from cascade.errors import DataError
 from cascade.metrics import Interval, PairedDifference
 from cascade.policy import OperatingPoint
+from cascade.result import ErrorInfo
 
 __all__ = ["WAYS", "CurvePoint", "Evaluation", "Scores", "cost_per_photo"]
 
@@ -91,7 +91,7 @@ class Evaluation:
         bundle: what was evaluated.
         point: the operating point that decided whom to ask.
         photos: those that could be read.
-        failed: (path, reason) of those that could not.
+        failed: those that could not, and why.
         dropped: (path, reason) of files that were not used, see `cascade.dataset.Dataset`.
         sizes: (N, 2), width and height in pixels, upright.
         truth: (N,), column of the true label.
@@ -103,14 +103,13 @@ class Evaluation:
         curve: cost against accuracy, from asking nobody to asking wherever it may help.
 
     Raises:
-        DataError: when there is no photo.
-        ValueError: when shapes contradict each other.
+        ValueError: when there is no photo, or shapes contradict each other.
     """
 
     bundle: Bundle
     point: OperatingPoint
     photos: tuple[Photo, ...]
-    failed: tuple[tuple[Path, str], ...]
+    failed: tuple[tuple[Photo, ErrorInfo], ...]
     dropped: tuple[tuple[Path, str], ...]
     sizes: npt.NDArray[np.int64]
     truth: npt.NDArray[np.int64]
@@ -124,8 +123,7 @@ class Evaluation:
     def __post_init__(self) -> None:
         n, leaves, experts = len(self.photos), len(self.bundle.tree.labels), len(self.bundle.experts)
         if not n:
-            first = f"; the first: {self.failed[0][0]}: {self.failed[0][1]}" if self.failed else ""
-            raise DataError(f"none of the {len(self.failed)} photos could be read{first}")
+            raise ValueError("an evaluation needs at least one photo")
         expected: list[tuple[str, npt.NDArray[Any], tuple[int, ...]]] = [
             ("sizes", self.sizes, (n, 2)),
             ("truth", self.truth, (n,)),
@@ -189,7 +187,10 @@ class Evaluation:
             "bundle": {"name": self.bundle.name, "version": self.bundle.version},
             "operating_point": self.point.to_dict(),
             "photos": len(self.photos),
-            "failed": [{"path": str(path), "reason": reason} for path, reason in self.failed],
+            "failed": [
+                {"path": str(photo.path), "code": why.code, "reason": why.message}
+                for photo, why in self.failed
+            ],
             "dropped": [{"path": str(path), "reason": reason} for path, reason in self.dropped],
             "ways": {way: asdict(self.scores(way)) for way in WAYS},
             "cascade_minus_general": asdict(self.difference("general", "cascade")),

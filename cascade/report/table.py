@@ -74,7 +74,8 @@ def render_table(evaluation: Evaluation) -> str:
         f"ECE: {floor} % would be seen on so many photos if calibration were perfect",
         "asked: photos for which any expert was asked; cost: per photo, in runs of the general model",
     ]
-    for what, files in (("could not be read", evaluation.failed), ("not used", evaluation.dropped)):
+    unread = [(photo.path, why.message) for photo, why in evaluation.failed]
+    for what, files in (("could not be read", unread), ("not used", evaluation.dropped)):
         if files:
             lines.append(f"{len(files)} {what}:")
             lines += [f"  {path}: {reason}" for path, reason in files[:_LISTED]]
