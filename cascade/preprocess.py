@@ -73,7 +73,7 @@ class InputSpec:
                     f"interpolation {self.interpolation!r} is unknown",
                 ),
                 (self.colour != "RGB", f"colour {self.colour!r} is unknown"),
-                (self.reducing_gap < 1, f"reducing_gap {self.reducing_gap} is below 1"),
+                (not self.reducing_gap >= 1, f"reducing_gap {self.reducing_gap} is below 1"),
             )
             if bad
         ]
@@ -113,14 +113,7 @@ def prepare(image: Image.Image, spec: InputSpec) -> npt.NDArray[np.uint8]:
     size = (spec.width, spec.height)
     if spec.crop == "squash":
         return np.asarray(image if image.size == size else image.resize(size, resample))
-    # As torchvision's Resize(int) and CenterCrop do it: the shorter side decides, sizes are truncated,
-    # offsets rounded. The golden values in tests/reference come from there.
-    wanted = int(np.floor(min(spec.width, spec.height) / spec.crop_fraction))
-    short = min(image.size)
-    scaled = (
-        max(int(wanted * image.width / short), spec.width),
-        max(int(wanted * image.height / short), spec.height),
-    )
+    scaled = _scaled_for_center(image.size, spec)
     left = round((scaled[0] - spec.width) / 2)
     top = round((scaled[1] - spec.height) / 2)
     if scaled[0] * scaled[1] > _LARGEST_SCALED * spec.width * spec.height:
@@ -129,3 +122,18 @@ def prepare(image: Image.Image, spec: InputSpec) -> npt.NDArray[np.uint8]:
         return np.asarray(image.resize(size, resample, box=box))
     image = image.resize(scaled, resample) if image.size != scaled else image
     return np.asarray(image.crop((left, top, left + spec.width, top + spec.height)))
+
+
+def _scaled_for_center(size: tuple[int, int], spec: InputSpec) -> tuple[int, int]:
+    """Return the (width, height) that a photo is resized to before its middle is cut out.
+
+    As timm does it, from which the golden values in tests/reference come: for a square input like
+    torchvision's ``Resize(int)``, which truncates; otherwise like timm's ``ResizeKeepRatio``, which rounds.
+    """
+    width, height = size
+    wanted_width, wanted_height = (int(n / spec.crop_fraction) for n in (spec.width, spec.height))
+    if spec.width == spec.height:
+        short = min(size)
+        return int(wanted_width * width / short), int(wanted_width * height / short)
+    ratio = min(width / wanted_width, height / wanted_height)
+    return round(width / ratio), round(height / ratio)
