@@ -1,0 +1,108 @@
+"""`cascade info`: what a bundle is. In: a bundle. Out: its labels, stages, figures and origin, for
+people or as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cascade.bundle import Bundle
+from cascade.commands.options import bundle_option
+from cascade.rows import bundle_hash
+
+__all__ = ["info"]
+
+
+@click.command()
+@bundle_option
+@click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
+@click.option("--check", is_flag=True, help="Also compare every graph with its SHA-256.")
+def info(bundle: Path | None, as_json: bool, check: bool) -> None:
+    """Show a bundle: labels, stages and sizes, measured figures, where it comes from."""
+    loaded = Bundle.load(bundle)
+    if check:
+        for stage in loaded.stages:
+            loaded.check_hash(stage)
+    if as_json:
+        sizes = {stage.name: _size(loaded, stage.file) for stage in loaded.stages}
+        facts = loaded.to_dict() | {
+            "folder": str(loaded.folder),
+            "sha256": bundle_hash(loaded),
+            "bytes": sizes,
+        }
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    click.echo("\n".join(_lines(loaded)))
+    if check:
+        click.echo("every graph has the SHA-256 that bundle.json gives")
+
+
+def _lines(bundle: Bundle) -> Iterator[str]:
+    yield f"bundle   {bundle.name} {bundle.version}"
+    yield f"folder   {bundle.folder}"
+    yield f"sha256   {bundle_hash(bundle)} (bundle.json)"
+    yield f"needs    onnxruntime {bundle.minimum_onnxruntime} or newer"
+    yield ""
+    yield f"labels   {len(bundle.tree.labels)} in {len(bundle.tree.parents)} groups"
+    width = max(len(parent) for parent in bundle.tree.parents)
+    for parent in bundle.tree.parents:
+        leaves = [label for label in bundle.tree.labels if bundle.tree.parent_of[label] == parent]
+        yield f"  {parent:<{width}}  {', '.join(leaves)}"
+    yield ""
+    yield "stages"
+    width = max(len(stage.name) for stage in bundle.stages)
+    total = 0
+    for stage in bundle.stages:
+        size = _size(bundle, stage.file)
+        total += size
+        text = f"  {stage.name:<{width}}  {size / 1e6:7.2f} MB"
+        if stage.input is not None:
+            text += f"  {stage.input.width} x {stage.input.height} px, {stage.input.crop}"
+            text += f"; cost {stage.cost:g}; {len(stage.labels)} outputs"
+        yield text
+    yield f"  {'together':<{width}}  {total / 1e6:7.2f} MB"
+    yield ""
+    yield "operating points"
+    for name, point in bundle.operating_points.items():
+        yield (
+            f"  {name}: a label from {point.leaf_threshold:.3f}, a group from {point.parent_threshold:.3f}, "
+            f"an expert when it gains {point.cost_weight:g} per unit of cost"
+        )
+    for title, facts in (("measured", bundle.measured), ("provenance", bundle.provenance)):
+        if facts:
+            yield ""
+            yield title
+            yield from _tree(facts, "  ")
+
+
+def _tree(facts: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{key}"
+            yield from _tree(value, indent + "  ")
+        elif isinstance(value, list) and any(isinstance(item, Mapping | list) for item in value):
+            yield f"{indent}{key}"
+            for item in value:
+                if isinstance(item, Mapping):
+                    yield f"{indent}  - " + ", ".join(f"{k}: {_value(v)}" for k, v in item.items())
+                else:
+                    yield f"{indent}  - {_value(item)}"
+        else:
+            yield f"{indent}{key}: {_value(value)}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(_value(item) for item in value)
+    return str(value)
+
+
+def _size(bundle: Bundle, file: str) -> int:
+    path = bundle.folder / file
+    return path.stat().st_size if path.is_file() else 0

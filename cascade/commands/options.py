@@ -1,0 +1,73 @@
+"""Options that several commands share, so that they are spelled and explained the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from cascade.router import ASK_MODES
+
+__all__ = ["ask_option", "bundle_option", "model_options", "quiet_option"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def bundle_option(command: Command) -> Command:
+    """Add ``--bundle``."""
+    return click.option(
+        "--bundle",
+        metavar="DIR",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder of the bundle to use.  [default: $CASCADE_BUNDLE, else the shipped one]",
+    )(command)
+
+
+def ask_option(command: Command) -> Command:
+    """Add ``--ask``."""
+    return click.option(
+        "--ask",
+        type=click.Choice(ASK_MODES),
+        default="router",
+        show_default=True,
+        help="Which experts are asked: those that the router expects to help, none, or all.",
+    )(command)
+
+
+def model_options(command: Command) -> Command:
+    """Add every option that decides how photos are classified."""
+    decorators = (
+        bundle_option,
+        ask_option,
+        click.option(
+            "--operating-point",
+            metavar="NAME",
+            default="default",
+            show_default=True,
+            help="What decides between a label, a broader one and unknown; see `cascade info`.",
+        ),
+        click.option(
+            "--top-k",
+            metavar="N",
+            type=click.IntRange(min=1),
+            default=5,
+            show_default=True,
+            help="How many labels with their probabilities each row lists.",
+        ),
+        click.option(
+            "--workers",
+            metavar="N",
+            type=click.IntRange(min=1),
+            help="Photos are worked on by this many threads.  [default: one per core]",
+        ),
+    )
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command
+
+
+def quiet_option(command: Command) -> Command:
+    """Add ``--quiet``."""
+    return click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")(command)

@@ -1,0 +1,81 @@
+"""One run, from the photos that were found to the exit code. In: a classifier, what was found, where rows go.
+Out: rows in the store, a `Summary`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from cascade.classifier import Cascade
+from cascade.files import Found
+from cascade.rows import Row
+from cascade.runs.progress import Progress
+from cascade.runs.store import Store
+from cascade.runs.stream import Item, classify_stream, hash_ahead
+from cascade.runs.summary import Summary
+
+__all__ = ["FolderRun"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class FolderRun:
+    """Classifies what was found, each photo once.
+
+    Attributes:
+        cascade: the classifier.
+        store: takes the rows.
+        bundle: see `cascade.rows.bundle_id`.
+        by_content: recognise photos by their content: those that have a row are not read again, and
+            identical files are classified once.
+        stopped: whether the user asked for an end.
+        progress: told of every row.
+        observers: called with each photo and its row after the store has it.
+    """
+
+    cascade: Cascade
+    store: Store
+    bundle: str
+    by_content: bool
+    stopped: Callable[[], bool]
+    progress: Progress
+    observers: Sequence[Callable[[Found, Row], None]] = ()
+
+    def run(self, batches: Iterable[Iterable[Found]]) -> Summary:
+        """Classify batch after batch and return what it amounted to; commits after each batch."""
+        summary = Summary()
+        journal = self.store.journal
+
+        def emit(item: Item, row: Row) -> None:
+            self.store.add(item, row)
+            summary.add(row)
+            self.progress.advance(failed=row["error"] is not None)
+            if row["error"] is not None:
+                _log.info("%s: %s", row["path"], row["error"]["message"])
+            for observer in self.observers:
+                observer(item.found, row)
+
+        def fresh(found: Iterable[Found]) -> Iterator[Item]:
+            for item in hash_ahead(found) if self.by_content else map(Item, found):
+                if journal is not None and journal.is_done(item, by_content=self.by_content):
+                    summary.already_done += 1
+                    self.progress.skip()
+                else:
+                    yield item
+
+        def known(sha256: str) -> Row | None:
+            return None if journal is None else journal.known(sha256)
+
+        for batch in batches:
+            started = time.perf_counter()
+            classify_stream(
+                self.cascade, fresh(batch), emit, bundle=self.bundle, known=known, stopped=self.stopped
+            )
+            self.store.commit()
+            _log.debug("batch done in %.1f s, %d rows so far", time.perf_counter() - started, summary.photos)
+            if self.stopped():
+                break
+        return summary

@@ -1,0 +1,167 @@
+"""The memory of a run: what has its row. In: rows as they come. Out: the same rows after any accident.
+
+A journal is an SQLite file. Beside an output it is called OUTPUT.state and makes three promises:
+
+- a row is committed together with the length that the output had after it, and only after the output was
+  handed to the disk (fsync); so after kill -9 or a power cut the output is cut back to the last commit, and
+  photos after it are classified again: no row is lost, doubled or half-written;
+- commits come at least once a second, so no more than a second of work is done twice;
+- only one process can hold a journal.
+
+As far as the disk keeps its word about fsync, this holds for a power cut too (SQLite, `synchronous=FULL`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Self
+
+from cascade.errors import OutputError, UsageError
+from cascade.rows import Row
+from cascade.runs.stream import Item
+
+__all__ = ["Journal"]
+
+_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rows (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    path BLOB NOT NULL UNIQUE,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    sha256 BLOB,
+    row TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS content ON rows (sha256) WHERE sha256 IS NOT NULL;
+"""
+
+
+class Journal:
+    """What is done, and the rows.
+
+    Args:
+        path: the file; None keeps the journal in a temporary file that vanishes with the process.
+
+    Raises:
+        OutputError: when the file cannot be used, or another process holds it.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        try:
+            # An empty name is SQLite's temporary database: in memory while small, then on disk.
+            self._db = sqlite3.connect("" if path is None else path, timeout=0.5, isolation_level=None)
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("BEGIN EXCLUSIVE")
+            for statement in _SCHEMA.split(";"):
+                self._db.execute(statement)
+            self._db.execute("COMMIT")
+            self._db.execute("BEGIN")
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _failed(self, error: sqlite3.Error) -> OutputError:
+        text = str(error)
+        if "locked" in text:
+            return OutputError(f"{self.path}: another cascade is writing this output; wait for it to end")
+        if "not a database" in text or "malformed" in text:
+            return OutputError(f"{self.path}: is no journal, or is damaged; begin again with --restart")
+        if "full" in text or "disk I/O" in text:
+            return OutputError(
+                f"{self.path or 'temporary journal'}: writing stopped ({text}); rows written so far are "
+                "safe: make room, then give the same command with --resume"
+            )
+        return OutputError(f"{self.path or 'temporary journal'}: cannot be used ({text})")
+
+    def get(self, key: str) -> str | None:
+        """Return a fact about the run."""
+        found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if found is None else str(found[0])
+
+    def set(self, key: str, value: str) -> None:
+        """Keep a fact about the run, with the next `commit`."""
+        self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def check(self, facts: dict[str, str]) -> None:
+        """Compare with what the run was started with, or keep it if this is the start.
+
+        Raises:
+            UsageError: when something differs; the message names it.
+        """
+        facts = {"journal version": str(_VERSION), **facts}
+        for name, now in facts.items():
+            before = self.get(f"fact:{name}")
+            if before is not None and before != now:
+                raise UsageError(
+                    f"{self.path}: the run was started with {name} = {before}, now it is {now}; rows of two "
+                    "kinds must not mix: give the same command, or begin again with --restart"
+                )
+        for name, now in facts.items():
+            self.set(f"fact:{name}", now)
+
+    def is_done(self, item: Item, *, by_content: bool) -> bool:
+        """Whether a photo has a row and has not changed since (by content, or by size and time)."""
+        found = self._db.execute(
+            "SELECT size, mtime_ns, sha256 FROM rows WHERE path = ?", (os.fsencode(item.found.path),)
+        ).fetchone()
+        if found is None:
+            return False
+        if by_content and item.sha256 is not None:
+            return bool(found[2] == bytes.fromhex(item.sha256))
+        return (found[0], found[1]) == (item.found.size, item.found.mtime_ns)
+
+    def known(self, sha256: str) -> Row | None:
+        """Return the row of a photo with this content."""
+        found = self._db.execute(
+            "SELECT row FROM rows WHERE sha256 = ? LIMIT 1", (bytes.fromhex(sha256),)
+        ).fetchone()
+        return None if found is None else json.loads(found[0])
+
+    def add(self, item: Item, row: Row) -> bool:
+        """Keep a row; returns whether it replaces an older one, of a photo that has changed since."""
+        path = os.fsencode(item.found.path)
+        replaced = self._execute("DELETE FROM rows WHERE path = ?", (path,)) > 0
+        digest = None if item.sha256 is None else bytes.fromhex(item.sha256)
+        self._execute(
+            "INSERT INTO rows (path, size, mtime_ns, sha256, row) VALUES (?, ?, ?, ?, ?)",
+            (path, item.found.size, item.found.mtime_ns, digest, json.dumps(row)),
+        )
+        return replaced
+
+    def commit(self) -> None:
+        """Make everything since the last commit permanent."""
+        try:
+            self._db.execute("COMMIT")
+            self._db.execute("BEGIN")
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def _execute(self, statement: str, values: tuple[object, ...]) -> int:
+        try:
+            return self._db.execute(statement, values).rowcount
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def rows(self) -> Iterator[Row]:
+        """Every row, in the order in which they were written."""
+        for (text,) in self._db.execute("SELECT row FROM rows ORDER BY number"):
+            yield json.loads(text)
+
+    def __len__(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM rows").fetchone()[0])
+
+    def close(self) -> None:
+        """Close without committing: what was not committed is done again by the next run."""
+        self._db.close()

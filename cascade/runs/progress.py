@@ -1,0 +1,126 @@
+"""How far a run is. In: one call for each row. Out: a bar on standard error when that is a terminal, a
+plain line now and then when it is not, nothing when asked to be quiet."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, Self
+
+from cascade.runs.summary import duration
+
+__all__ = ["Progress"]
+
+#: Seconds between two plain lines: a log of a night stays readable.
+_PLAIN_INTERVAL: Final = 10.0
+
+
+class Progress:
+    """Photos so far, photos per second, time left, errors.
+
+    Args:
+        quiet: show nothing.
+        count: returns how many photos there will be; it runs beside the work, since counting a million
+            files takes a while. None if nobody can know.
+    """
+
+    def __init__(self, *, quiet: bool, count: Callable[[], int] | None = None) -> None:
+        self._done = self._failed = 0
+        self._skipped_before_total = 0
+        self._total: int | None = None
+        self._started = self._spoke = time.monotonic()
+        self._bar: Any = None
+        self._terminal = sys.stderr.isatty() and not quiet
+        self._plain = not self._terminal and not quiet
+        if not quiet and count is not None:
+            threading.Thread(target=self._count, args=(count,), daemon=True, name="count").start()
+
+    def __enter__(self) -> Self:
+        if self._terminal:
+            # Imported here: it costs a tenth of a second that a plain run need not pay.
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                SpinnerColumn,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
+            self._bar = Progress(
+                SpinnerColumn(),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[errors]}"),
+                console=Console(stderr=True),
+                transient=True,
+                # Rows go to standard output by themselves; rich must not take it over.
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._task = self._bar.add_task("photos", total=None, rate="", errors="")
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the bar away and give the terminal back."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def advance(self, *, failed: bool) -> None:
+        """Count one row."""
+        self._done += 1
+        self._failed += failed
+        now = time.monotonic()
+        if now - self._spoke < (_PLAIN_INTERVAL if self._plain else 0.1):
+            return
+        if self._bar is not None:
+            self._spoke = now
+            self._bar.update(
+                self._task,
+                completed=self._done,
+                total=self._total,
+                rate=f"{self._rate(now):.1f} photos/s",
+                errors=f"{self._failed:,} failed" if self._failed else "",
+            )
+        elif self._plain:
+            self._spoke = now
+            print(self._line(now), file=sys.stderr, flush=True)
+
+    def skip(self) -> None:
+        """Count one photo less to do: an earlier run did it."""
+        if self._total is not None:
+            self._total = max(self._total - 1, self._done)
+        else:
+            self._skipped_before_total += 1
+
+    def _rate(self, now: float) -> float:
+        return self._done / max(now - self._started, 1e-9)
+
+    def _line(self, now: float) -> str:
+        rate = self._rate(now)
+        text = f"{self._done:,}"
+        if self._total is not None:
+            text += f" of {self._total:,}"
+        text += f" photos, {rate:.1f} photos/s, {self._failed:,} failed"
+        if self._total is not None and rate > 0:
+            text += f", about {duration(max(self._total - self._done, 0) / rate)} left"
+        return text
+
+    def _count(self, count: Callable[[], int]) -> None:
+        self._total = max(count() - self._skipped_before_total, 0)
