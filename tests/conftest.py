@@ -173,7 +173,9 @@ def write_tiny_bundle(folder: Path) -> Path:
         "labels": [{"label": label, "parent": parent} for label, (parent, _) in COLOURS.items()],
         "stages": {
             "general": {**general, "labels": labels},
-            "experts": [{"name": "rooms", **rooms, "labels": ["bedroom", "kitchen", "not_mine"], "cost": 1.5}],
+            "experts": [
+                {"name": "rooms", **rooms, "labels": ["bedroom", "kitchen", "not_mine"], "cost": 1.5}
+            ],
             "router": {**router, "labels": ["rooms"]},
             "arbiter": {**arbiter, "labels": labels},
         },
