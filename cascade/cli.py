@@ -35,6 +35,7 @@ _BROKEN_PIPE: Final = 141
 _INTERRUPTED: Final = 130
 #: EX_SOFTWARE of sysexits.h: a fault of cascade itself.
 _INTERNAL: Final = 70
+_COMPLETION_VARIABLE: Final = "_CASCADE_COMPLETE"
 _DEBUG_VARIABLE: Final = "CASCADE_DEBUG"
 
 
@@ -99,9 +100,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 2
     except CascadeError as error:
         return _complain(str(error))
-    except BrokenPipeError:
-        # Python flushes standard output once more at exit, which would fail again, and loudly.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except SystemExit:
+        # click ends the process itself in two cases: it has served a shell's completion, or the reader of
+        # our output is gone (BrokenPipeError); then it has also silenced the last flush.
+        if _COMPLETION_VARIABLE in os.environ:
+            raise
         return _BROKEN_PIPE
     except KeyboardInterrupt:
         return _INTERRUPTED

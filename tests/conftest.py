@@ -7,11 +7,14 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from cascade.cli import main
 
 #: label -> (parent, the colour, RGB 0..255, that is certain to be it)
 COLOURS = {
@@ -69,6 +72,32 @@ def photo(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_cli(
+    capfd: pytest.CaptureFixture[str], tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Ran]:
+    """Run the command line in this process, with the tiny bundle unless the test says otherwise."""
+    monkeypatch.setenv("CASCADE_BUNDLE", str(tiny_bundle))
+
+    def run(*arguments: str | Path) -> Ran:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return Ran(int(end.value.code or 0), out, err)
+
+    return run
 
 
 def write_tiny_bundle(folder: Path) -> Path:
