@@ -23,6 +23,7 @@ from cascade.bundle import Bundle
 from cascade.classifier import Cascade
 from cascade.dataset import SPLITS, Dataset, Photo, scan
 from cascade.errors import DataError, UsageError
+from cascade.report import prepare_report, write_report
 from cascade.result import ErrorInfo
 from cascade.router import choose_experts
 from cascade.scores import WAYS, CurvePoint, Evaluation, cost_per_photo
@@ -133,15 +134,11 @@ def evaluate_folder(
     if split not in SPLITS:
         raise UsageError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
     if report is not None:
-        from cascade.report import check_extra  # only a report needs plots
-
-        check_extra()
+        prepare_report(report)
     cascade = Cascade(bundle, operating_point=operating_point)
     dataset = scan(data)
     evaluation = evaluate(cascade, _chosen(dataset, split), dropped=dataset.dropped, progress=progress)
     if report is not None:
-        from cascade.report import write_report
-
         write_report(evaluation, report)
     return evaluation
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from cascade import metrics
 from cascade.bundle import Bundle
 from cascade.dataset import Photo
+from cascade.files import readable
 from cascade.metrics import Interval, PairedDifference
 from cascade.policy import OperatingPoint
 from cascade.result import ErrorInfo
@@ -188,10 +189,10 @@ class Evaluation:
             "operating_point": self.point.to_dict(),
             "photos": len(self.photos),
             "failed": [
-                {"path": str(photo.path), "code": why.code, "reason": why.message}
+                {"path": readable(str(photo.path)), "code": why.code, "reason": why.message}
                 for photo, why in self.failed
             ],
-            "dropped": [{"path": str(path), "reason": reason} for path, reason in self.dropped],
+            "dropped": [{"path": readable(str(path)), "reason": reason} for path, reason in self.dropped],
             "ways": {way: asdict(self.scores(way)) for way in WAYS},
             "cascade_minus_general": asdict(self.difference("general", "cascade")),
             "cascade_minus_always": asdict(self.difference("always", "cascade")),

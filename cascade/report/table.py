@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from cascade.files import printable
 from cascade.metrics import Interval, PairedDifference
 from cascade.scores import WAYS, Evaluation
 
@@ -78,7 +79,7 @@ def render_table(evaluation: Evaluation) -> str:
     for what, files in (("could not be read", unread), ("not used", evaluation.dropped)):
         if files:
             lines.append(f"{len(files)} {what}:")
-            lines += [f"  {path}: {reason}" for path, reason in files[:_LISTED]]
+            lines += [f"  {printable(str(path))}: {reason}" for path, reason in files[:_LISTED]]
             lines += [f"  and {len(files) - _LISTED} more"] if len(files) > _LISTED else []
     buffer = StringIO()
     console = Console(file=buffer, width=_WIDTH, color_system=None, highlight=False, markup=False)
