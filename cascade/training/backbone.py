@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.data import resolve_model_data_config
 import torch
+from timm.data import resolve_model_data_config
 from torch import nn
 
 from cascade.errors import RecipeError
@@ -140,18 +140,15 @@ def build(recipe: Recipe) -> Network:
     backbone = load_backbone(recipe.backbone)
     config = resolve_model_data_config(backbone)
     normalize = Normalize(config["mean"], config["std"])
+    frozen, trained = _cut(backbone, recipe.train.train_from)
+    with torch.inference_mode():
+        # Asking the network is the one way that works for every timm model.
+        blank = torch.zeros(1, 3, recipe.input.height, recipe.input.width)
+        width = trained.eval()(frozen.eval()(blank)).shape[1]
     torch.manual_seed(recipe.train.seed)
-    head = nn.Linear(
-        int(
-            backbone.num_features
-            if not hasattr(backbone, "head_hidden_size")
-            else backbone.head_hidden_size or backbone.num_features
-        ),
-        recipe.outputs,
-    )
+    head = nn.Linear(width, recipe.outputs)
     nn.init.zeros_(head.bias)
     nn.init.normal_(head.weight, std=0.01)
-    frozen, trained = _cut(backbone, recipe.train.train_from)
     return Network(nn.Sequential(normalize, frozen), trained, head, recipe.train.dropout)
 
 

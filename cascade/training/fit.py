@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from timm.data import Mixup
 from timm.data.mixup import mixup_target
-import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -187,7 +187,8 @@ def _epoch(
         optimizer.step()
         ema.update_parameters(model)
         losses += float(loss.detach())
-        correct += int((logits.argmax(1) == y).sum())
+        # Of a mixed photo, the label that it is mostly made of counts.
+        correct += int((logits.argmax(1) == soft.argmax(1)).sum())
         seen = (step + 1) * plan.batch_size
         what = f"epoch {epoch + 1} of {plan.epochs}"
         report.step(recipe.name, what, step + 1, steps, loss=losses / (step + 1), accuracy=correct / seen)

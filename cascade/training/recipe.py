@@ -103,6 +103,7 @@ class Recipe:
         name: of the stage; becomes ``<name>.onnx``.
         kind: ``"general"`` or ``"expert"``.
         labels: label -> parent, in the order of the logits. An expert gets "not mine" as one more logit.
+        card: of the general recipe, what the model card says in words: ``data``, ``licence``, ``limits``.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Recipe:
     input: InputSpec = field(default_factory=lambda: InputSpec(224, 224))
     augment: Augmentation = field(default_factory=Augmentation)
     train: Schedule = field(default_factory=Schedule)
+    card: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in ("general", "expert"):
@@ -136,8 +138,9 @@ class Recipe:
         return asdict(self)
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits that change whenever anything in the recipe changes."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
+        """Return 16 hex digits that change whenever the recipe changes in more than the card's words."""
+        facts = {key: value for key, value in self.to_dict().items() if key != "card"}
+        text = json.dumps(facts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @classmethod
@@ -159,6 +162,7 @@ class Recipe:
                 input=_section(InputSpec, data.pop("input", {"width": 224, "height": 224}), "input"),
                 augment=_section(Augmentation, data.pop("augment", {}), "augment"),
                 train=_section(Schedule, data.pop("train", {}), "train"),
+                card=data.pop("card", {}),
                 **data,
             )
         except KeyError as error:

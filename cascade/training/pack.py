@@ -1,0 +1,159 @@
+"""Bundles. In: exported graphs, fitted numbers, facts. Out: a folder that `cascade.Bundle.load` accepts.
+
+Everything is written to a new folder beside the target, which then takes the target's place: a bundle is
+there as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from PIL import Image
+
+from cascade.bundle import FORMAT_VERSION, MANIFEST, Bundle
+from cascade.classifier import Cascade
+from cascade.errors import DataError
+from cascade.images import load_image
+from cascade.preprocess import prepare
+
+__all__ = ["golden_photos", "stage_entry", "write_bundle", "write_golden"]
+
+#: Sample photographs inside scikit-image whose licence allows everything (CC0 or public domain).
+_GOLDEN: Final = ("coffee", "rocket", "chelsea", "astronaut")
+_GOLDEN_SIDE: Final = 320
+
+
+def stage_entry(model: onnx.ModelProto, name: str, folder: Path, **fields: Any) -> dict[str, Any]:
+    """Write one graph into a bundle's folder and return its entry in bundle.json."""
+    path = folder / f"{name}.onnx"
+    content = model.SerializeToString(deterministic=True)
+    path.write_bytes(content)
+    return {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), **fields}
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    name: str,
+    version: str,
+    labels: Mapping[str, str],
+    stages: Mapping[str, Any],
+    operating_points: Mapping[str, Any],
+    minimum_onnxruntime: str,
+    provenance: Mapping[str, Any],
+    measured: Mapping[str, Any],
+) -> Bundle:
+    """Write bundle.json and read it back, which validates it.
+
+    Args:
+        folder: holds the graphs already.
+        name: of the bundle.
+        version: of the bundle.
+        labels: label -> parent, in the order of the probabilities.
+        stages: as in bundle.json.
+        operating_points: as in bundle.json.
+        minimum_onnxruntime: oldest version that runs every graph.
+        provenance: how it was made.
+        measured: figures with the commands that print them.
+    """
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "version": version,
+        "minimum_onnxruntime": minimum_onnxruntime,
+        "labels": [{"label": label, "parent": parent} for label, parent in labels.items()],
+        "stages": stages,
+        "operating_points": operating_points,
+        "provenance": provenance,
+        "measured": measured,
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return Bundle.load(folder)
+
+
+def golden_photos() -> dict[str, Image.Image]:
+    """Return the photographs that golden files are made of, at most 320 px wide or high."""
+    from skimage import data
+
+    photos = {}
+    for name in _GOLDEN:
+        image = Image.fromarray(np.asarray(getattr(data, name)()))
+        image.thumbnail((_GOLDEN_SIDE, _GOLDEN_SIDE), Image.Resampling.LANCZOS)
+        photos[name] = image
+    return photos
+
+
+def write_golden(folder: Path, photos: Mapping[str, Image.Image]) -> None:
+    """Write `golden/`: photos as PNG, and what every stage says of them, every expert asked.
+
+    `golden.json` holds, per photo, the file, the prepared input (`<photo>.<W>x<H>.png`, lossless) and
+    every output of every graph; per bundle, the tolerance within which another machine must agree.
+    """
+    home = folder / "golden"
+    home.mkdir(exist_ok=True)
+    cascade = Cascade(folder, ask="always")
+    bundle = cascade.bundle
+    entries = []
+    for name, photo in photos.items():
+        path = home / f"{name}.png"
+        photo.save(path, optimize=True)
+        image = load_image(path, target=bundle.decode_target, reducing_gap=bundle.reducing_gap)
+        inputs, prepared = {}, {}
+        for stage in (bundle.general, *bundle.experts):
+            assert stage.input is not None
+            pixels = prepare(image, stage.input)
+            inputs[stage.input] = pixels[None]
+            file = f"{name}.{stage.input.width}x{stage.input.height}.{stage.input.crop}.png"
+            Image.fromarray(pixels).save(home / file, optimize=True)
+            prepared[stage.name] = file
+        out = cascade.run_stages(inputs)
+        routed = cascade.run_stages(inputs, ask="router")
+        entries.append(
+            {
+                "photo": path.name,
+                "prepared": prepared,
+                "general_logits": _plain(out.general_logits[0]),
+                "embedding": _plain(out.embedding[0]),
+                "expert_logits": {k: _plain(v[0]) for k, v in out.expert_logits.items()},
+                "gain": _plain(routed.gain[0]),
+                "asked_by_router": [bool(x) for x in routed.asked[0]],
+                "probabilities_never": _plain(out.general_probabilities[0]),
+                "probabilities_router": _plain(routed.probabilities[0]),
+                "probabilities_always": _plain(out.probabilities[0]),
+            }
+        )
+    golden = {"tolerance": {"logits": 0.02, "probabilities": 0.005, "pixels": 1}, "photos": entries}
+    (home / "golden.json").write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
+
+
+def _plain(values: Any) -> list[float]:
+    return [float(f"{value:.6g}") for value in np.asarray(values, dtype=np.float64)]
+
+
+def take_place(new: Path, target: Path, sentinel: Sequence[str] = (MANIFEST,)) -> None:
+    """Put a finished folder where the target was.
+
+    Raises:
+        DataError: when the target holds something that is no bundle; it is left alone.
+    """
+    if target.exists():
+        names = {p.name for p in target.iterdir()} if target.is_dir() else {target.name}
+        if names and not set(sentinel) <= names:
+            raise DataError(
+                f"{target}: exists and is not a bundle; the new one is at {new}. Move one of them"
+            )
+        old = target.with_name(target.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+        new.rename(target)
+        shutil.rmtree(old)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new.rename(target)

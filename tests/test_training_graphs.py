@@ -1,0 +1,183 @@
+"""Router and arbiter: the graphs compute their documented formulas, and the fit does what it claims."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+pytest.importorskip("torch", reason="needs the extra `train`")
+
+from cascade.arbiter import arbiter_feeds
+from cascade.labels import LabelTree
+from cascade.training import calibrate as c
+from cascade.training.graphs import (
+    ArbiterParameters,
+    RouterParameters,
+    arbiter_graph,
+    router_features,
+    router_graph,
+)
+
+PARENTS = {"a": "left", "b": "left", "c": "right", "d": "right", "e": "right"}
+TREE = LabelTree(tuple(PARENTS), PARENTS)
+EXPERTS = {"one": ("a", "b"), "two": ("c", "d", "e")}
+PARAMETERS = ArbiterParameters(1.3, np.array([0.8, 1.7]), np.array([0.6, 0.4]), np.array([-0.3, -0.1]))
+
+
+def outputs(n: int = 400, seed: int = 0, *, helpful: bool = True) -> c.Outputs:
+    """A general model that knows the group better than the leaf, and experts that know the leaf."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 5, n)
+    general = rng.normal(size=(n, 5)) * 1.5 + 1.2 * np.eye(5)[y]
+    general += 2.0 * (TREE.membership @ TREE.membership.T)[y]
+    experts = {}
+    for name, own in EXPERTS.items():
+        index = [TREE.labels.index(x) for x in own]
+        at = np.array([index.index(t) if t in index else len(own) for t in y])
+        strength = 4.0 if helpful else 0.0
+        experts[name] = rng.normal(size=(n, len(own) + 1)) + strength * np.eye(len(own) + 1)[at]
+    return c.Outputs(general, experts, y)
+
+
+def run(model: object, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, feeds)[0]
+
+
+def feeds_of(data: c.Outputs, asked: np.ndarray) -> dict[str, np.ndarray]:
+    widths = {name: len(own) + 1 for name, own in EXPERTS.items()}
+    said = {
+        name: data.experts[name][asked[:, i]].astype(np.float32)
+        for i, name in enumerate(EXPERTS)
+        if asked[:, i].any()
+    }
+    return arbiter_feeds(data.general.astype(np.float32), said, asked, widths)
+
+
+def by_hand(data: c.Outputs, asked: np.ndarray, p: ArbiterParameters) -> np.ndarray:
+    """The formula of `cascade.training.graphs`, photo by photo and label by label."""
+    rows = []
+    for n in range(len(data.targets)):
+        general = np.exp(data.general[n] / p.temperature)
+        prob = general / general.sum()
+        z = np.log(prob)
+        for i, (name, own) in enumerate(EXPERTS.items()):
+            if not asked[n, i]:
+                continue
+            q = np.exp(data.experts[name][n] / p.expert_temperature[i])
+            q /= q.sum()
+            foreign = sum(prob[k] for k, label in enumerate(TREE.labels) if label not in own)
+            for k, label in enumerate(TREE.labels):
+                r = q[own.index(label)] if label in own else q[-1] * prob[k] / foreign
+                z[k] += p.expert_weight[i] * np.log(r) + p.general_shift[i] * np.log(prob[k])
+        e = np.exp(z - z.max())
+        rows.append(e / e.sum())
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("mask", [(0, 0), (1, 0), (0, 1), (1, 1), "mixed"])
+def test_the_arbiter_graph_computes_its_formula(mask: object) -> None:
+    data = outputs(40)
+    asked = np.zeros((40, 2), dtype=bool)
+    asked[:] = np.random.default_rng(1).random((40, 2)) < 0.5 if mask == "mixed" else mask
+    graph = arbiter_graph(PARAMETERS, TREE.labels, EXPERTS, {})
+    found = run(graph, feeds_of(data, asked))
+    np.testing.assert_allclose(found, by_hand(data, asked, PARAMETERS), atol=2e-5)
+    np.testing.assert_allclose(c.arbitrate(PARAMETERS, data, TREE, EXPERTS, asked), found, atol=2e-5)
+    np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-5)
+
+
+def test_with_nobody_asked_the_arbiter_is_temperature_scaling() -> None:
+    data = outputs(40)
+    graph = arbiter_graph(PARAMETERS, TREE.labels, EXPERTS, {})
+    found = run(graph, feeds_of(data, np.zeros((40, 2), dtype=bool)))
+    expected = np.exp(data.general / 1.3)
+    np.testing.assert_allclose(found, expected / expected.sum(1, keepdims=True), atol=1e-5)
+
+
+def test_an_expert_that_disowns_a_photo_leaves_it_to_the_others() -> None:
+    general = np.log(np.array([[0.1, 0.1, 0.5, 0.2, 0.1]], dtype=np.float32))
+    silent = {"one": np.array([[-9.0, -9.0, 9.0]], dtype=np.float32)}
+    asked = np.array([[True, False]])
+    graph = arbiter_graph(PARAMETERS, TREE.labels, EXPERTS, {})
+    found = run(graph, arbiter_feeds(general, silent, asked, {"one": 3, "two": 4}))[0]
+    assert found[:2].sum() < 0.01
+    assert found.argmax() == 2
+
+
+def test_a_bundle_without_experts_has_an_arbiter_of_one_input() -> None:
+    alone = ArbiterParameters(2.0, np.zeros(0), np.zeros(0), np.zeros(0))
+    graph = arbiter_graph(alone, TREE.labels, {}, {"cascade.stage": "arbiter"})
+    assert [i.name for i in graph.graph.input] == ["general_logits"]
+    x = np.array([[2.0, 0, 0, 0, 0]], dtype=np.float32)
+    expected = np.exp(x / 2) / np.exp(x / 2).sum()
+    np.testing.assert_allclose(run(graph, {"general_logits": x}), expected, atol=1e-6)
+
+
+def test_the_router_graph_is_the_difference_of_two_logistic_regressions() -> None:
+    rng = np.random.default_rng(3)
+    parameters = RouterParameters(1.4, rng.normal(size=(2, 9)), rng.normal(size=(2, 9)))
+    logits = rng.normal(size=(50, 5)).astype(np.float32) * 3
+    found = run(router_graph(parameters, TREE.labels, EXPERTS, {}), {"general_logits": logits})
+    p = np.exp(logits / 1.4)
+    p /= p.sum(1, keepdims=True)
+    for i, own in enumerate(EXPERTS.values()):
+        x = router_features(p, TREE.labels, own)
+        after = 1 / (1 + np.exp(-(x @ parameters.after[i, :-1] + parameters.after[i, -1])))
+        before = 1 / (1 + np.exp(-(x @ parameters.before[i, :-1] + parameters.before[i, -1])))
+        np.testing.assert_allclose(found[:, i], after - before, atol=1e-5)
+
+
+def fitted(data: c.Outputs) -> c.Calibration:
+    return c.calibrate(data, TREE, EXPERTS, [1.0, 1.0], seed=0, max_error=0.15)
+
+
+def test_helpful_experts_are_asked_and_make_unseen_photos_right() -> None:
+    result, unseen = fitted(outputs(900)), outputs(1200, seed=9)
+    assert result.router is not None
+    asked = c._gain(result.router, unseen, TREE, EXPERTS, result.arbiter.temperature)
+    asked = asked > result.operating_point.cost_weight
+    cascade = c.arbitrate(result.arbiter, unseen, TREE, EXPERTS, asked)
+    alone = c.arbitrate(result.arbiter, unseen, TREE, EXPERTS, np.zeros_like(asked))
+    accuracy = [(x.argmax(1) == unseen.targets).mean() for x in (alone, cascade)]
+    assert accuracy[1] > accuracy[0] + 0.10
+    assert 0.05 < asked.mean() < 0.95
+
+
+def test_useless_experts_do_little_harm() -> None:
+    result, unseen = fitted(outputs(900, helpful=False)), outputs(1200, seed=9, helpful=False)
+    everybody = np.ones((1200, 2), dtype=bool)
+    asked = c.arbitrate(result.arbiter, unseen, TREE, EXPERTS, everybody)
+    alone = c.arbitrate(result.arbiter, unseen, TREE, EXPERTS, ~everybody)
+    accuracy = [(x.argmax(1) == unseen.targets).mean() for x in (alone, asked)]
+    assert accuracy[1] > accuracy[0] - 0.02
+
+
+def test_calibration_mends_an_overconfident_general_model() -> None:
+    data = outputs(900)
+    loud = c.Outputs(data.general * 4, data.experts, data.targets)
+    assert fitted(loud).arbiter.temperature == pytest.approx(4 * fitted(data).arbiter.temperature, rel=0.15)
+
+
+def test_thresholds_keep_their_promise_on_unseen_photos() -> None:
+    kept = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        confidence = rng.random(3000)
+        wrong = rng.random(3000) > confidence
+        threshold = c._threshold(confidence[:1000], wrong[:1000], 0.1)
+        answered = confidence[1000:] >= threshold
+        kept += wrong[1000:][answered].mean() <= 0.1
+    assert kept >= 17  # 95 % of 20, less what chance allows
+
+
+def test_a_promise_that_cannot_be_kept_gives_no_answers() -> None:
+    confidence, wrong = np.full(500, 0.9), np.ones(500, dtype=bool)
+    assert c._threshold(confidence, wrong, 0.1) == 1.0
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    first, second = fitted(outputs(600)), fitted(outputs(600))
+    assert first.arbiter.to_dict() == second.arbiter.to_dict()
+    assert first.operating_point == second.operating_point
