@@ -233,9 +233,10 @@ def _split_at_nul(stream: BinaryIO) -> Iterable[bytes]:
     yield rest
 
 
-def readable(path: str) -> str:
+def readable(path: str | os.PathLike[str]) -> str:
     r"""Return a path that is text: bytes that are not UTF-8, surrogates in ``path``, become ``\xNN``."""
-    return "".join(f"\\x{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else c for c in path)
+    text = os.fspath(path)
+    return "".join(f"\\x{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else c for c in text)
 
 
 def printable(text: str) -> str:

@@ -95,8 +95,9 @@ class CsvFormat:
     @staticmethod
     def _line(values: Sequence[Any]) -> str:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(values)
-        return text.getvalue()
+        # Only with this line end does the writer quote a lone carriage return.
+        csv.writer(text, lineterminator="\r\n").writerow(values)
+        return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 _DANGEROUS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "＝", "＋", "－", "＠")
