@@ -61,7 +61,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 def _to_srgb(image: Image.Image, profile: bytes, on_warning: Callable[[str], None]) -> Image.Image:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(source):
+        if "sRGB" in (source.profile.profile_description or ""):
             return image
         alpha = image.getchannel("A") if image.mode == "RGBA" else None
         plain = image.convert("RGB") if alpha is not None else image
