@@ -148,7 +148,7 @@ def test_names_that_are_no_text(tmp_path):
 
 
 def test_very_deep_folders(tmp_path):
-    depth = 1500  # deeper than Python may recurse; made and removed by programs that can
+    depth = 1100  # deeper than Python may recurse; made and removed by programs that can
     script = (
         "import os, sys\nos.chdir(sys.argv[1])\n"
         f"for _ in range({depth}):\n    os.mkdir('d'); os.chdir('d')\n"

@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS rows (
     size INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL,
     sha256 BLOB,
+    failed INTEGER NOT NULL,
     row TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS content ON rows (sha256) WHERE sha256 IS NOT NULL;
@@ -135,8 +136,8 @@ class Journal:
         replaced = self._execute("DELETE FROM rows WHERE path = ?", (path,)) > 0
         digest = None if item.sha256 is None else bytes.fromhex(item.sha256)
         self._execute(
-            "INSERT INTO rows (path, size, mtime_ns, sha256, row) VALUES (?, ?, ?, ?, ?)",
-            (path, item.found.size, item.found.mtime_ns, digest, json.dumps(row)),
+            "INSERT INTO rows (path, size, mtime_ns, sha256, failed, row) VALUES (?, ?, ?, ?, ?, ?)",
+            (path, item.found.size, item.found.mtime_ns, digest, row["error"] is not None, json.dumps(row)),
         )
         return replaced
 
@@ -158,6 +159,10 @@ class Journal:
         """Every row, in the order in which they were written."""
         for (text,) in self._db.execute("SELECT row FROM rows ORDER BY number"):
             yield json.loads(text)
+
+    def failed(self) -> int:
+        """Return how many rows are errors."""
+        return int(self._db.execute("SELECT count(*) FROM rows WHERE failed").fetchone()[0])
 
     def __len__(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM rows").fetchone()[0])
