@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,80 @@ def run_cli(
         return Ran(int(end.value.code or 0), out, err)
 
     return run
+
+
+@pytest.fixture
+def labelled_folder(tmp_path: Path, photo: Callable[..., Path]) -> Path:
+    """LABEL/FILE: eight photos per label around its colour, and so also in between."""
+    random = np.random.default_rng(4)
+    for label in COLOURS:
+        clean = np.asarray(Image.open(photo(f"data/{label}/clean.png", label)))[0, 0]
+        for index in range(7):
+            rgb = np.clip(clean + random.normal(0, 60, 3), 0, 255).astype(int).tolist()
+            photo(f"data/{label}/{index}.png", tuple(rgb), size=(40 + 30 * index, 50))
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def two_expert_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle with a second expert, and the router and arbiter that training would build."""
+    onnx = pytest.importorskip("onnx")
+    from cascade.training import graphs
+
+    home = tmp_path_factory.mktemp("two") / "bundle"
+    shutil.copytree(tiny_bundle, home)
+    shutil.copy(home / "rooms.onnx", home / "more.onnx")
+    labels = list(COLOURS)
+    experts = {"rooms": labels[:2], "more": labels[:2]}
+    random = np.random.default_rng(4)
+    arbiter = graphs.ArbiterParameters(1.3, np.array([1.0, 2.0]), np.array([0.9, 0.4]), np.array([-0.1, 0.2]))
+    router = graphs.RouterParameters(1.3, random.normal(0, 2, (2, 9)), random.normal(0, 2, (2, 9)))
+    onnx.save(graphs.arbiter_graph(arbiter, labels, experts, {}), home / "arbiter.onnx")
+    onnx.save(graphs.router_graph(router, labels, experts, {}), home / "router.onnx")
+
+    def change(manifest: dict) -> None:
+        stages = manifest["stages"]
+        stages["experts"].append({**stages["experts"][0], "name": "more", "file": "more.onnx", "cost": 0.7})
+        stages["router"]["labels"] = ["rooms", "more"]
+        manifest["operating_points"]["default"]["cost_weight"] = 0.0
+
+    return _rewrite(home, change)
+
+
+@pytest.fixture(scope="session")
+def expertless_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a general model and a calibrating arbiter."""
+    onnx = pytest.importorskip("onnx")
+    from cascade.training import graphs
+
+    home = tmp_path_factory.mktemp("none") / "bundle"
+    shutil.copytree(tiny_bundle, home)
+    (home / "rooms.onnx").unlink()
+    (home / "router.onnx").unlink()
+    labels, nobody = list(COLOURS), np.zeros(0)
+    onnx.save(
+        graphs.arbiter_graph(graphs.ArbiterParameters(2.0, nobody, nobody, nobody), labels, {}, {}),
+        home / "arbiter.onnx",
+    )
+
+    def change(manifest: dict) -> None:
+        manifest["stages"]["experts"] = []
+        manifest["stages"]["router"] = None
+
+    return _rewrite(home, change)
+
+
+def _rewrite(home: Path, change: Callable[[dict], None]) -> Path:
+    """Change a manifest and set its hashes right."""
+    path = home / "bundle.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    stages = manifest["stages"]
+    for stage in (stages["general"], stages["router"], stages["arbiter"], *stages["experts"]):
+        if stage:
+            stage["sha256"] = hashlib.sha256((home / stage["file"]).read_bytes()).hexdigest()
+    path.write_text(json.dumps(manifest))
+    return home
 
 
 def write_tiny_bundle(folder: Path) -> Path:
