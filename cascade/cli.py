@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "demo": "cascade.commands.demo:demo",
     "train": "cascade.commands.train:train",
     "evaluate": "cascade.commands.evaluate:evaluate",
+    "undo": "cascade.commands.undo:undo",
 }
 
 #: What a process that is ended by a broken pipe reports to its shell: 128 + SIGPIPE.
