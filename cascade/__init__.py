@@ -13,6 +13,7 @@ from cascade.errors import (
     DataError,
     ImageError,
     MissingExtraError,
+    OutputError,
     RecipeError,
     UsageError,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "MissingExtraError",
     "OperatingPoint",
     "Opinion",
+    "OutputError",
     "Prediction",
     "RecipeError",
     "UsageError",
