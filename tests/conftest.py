@@ -115,7 +115,8 @@ def labelled_folder(tmp_path: Path, photo: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def two_expert_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny bundle with a second expert, and the router and arbiter that training would build."""
+    """The tiny bundle with a second expert, which mixes its labels up and so does harm, and with the router
+    and the arbiter that training would build."""
     onnx = pytest.importorskip("onnx")
     from cascade.training import graphs
 
@@ -123,16 +124,17 @@ def two_expert_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactor
     shutil.copytree(tiny_bundle, home)
     shutil.copy(home / "rooms.onnx", home / "more.onnx")
     labels = list(COLOURS)
-    experts = {"rooms": labels[:2], "more": labels[:2]}
+    experts = {"rooms": labels[:2], "more": labels[1::-1]}
     random = np.random.default_rng(4)
-    arbiter = graphs.ArbiterParameters(1.3, np.array([1.0, 2.0]), np.array([0.9, 0.4]), np.array([-0.1, 0.2]))
+    arbiter = graphs.ArbiterParameters(1.3, np.array([1.0, 2.0]), np.array([0.5, 0.9]), np.array([-0.1, 0.2]))
     router = graphs.RouterParameters(1.3, random.normal(0, 2, (2, 9)), random.normal(0, 2, (2, 9)))
     onnx.save(graphs.arbiter_graph(arbiter, labels, experts, {}), home / "arbiter.onnx")
     onnx.save(graphs.router_graph(router, labels, experts, {}), home / "router.onnx")
 
     def change(manifest: dict) -> None:
         stages = manifest["stages"]
-        stages["experts"].append({**stages["experts"][0], "name": "more", "file": "more.onnx", "cost": 0.7})
+        more = {"name": "more", "file": "more.onnx", "labels": [*experts["more"], "not_mine"], "cost": 0.7}
+        stages["experts"].append(stages["experts"][0] | more)
         stages["router"]["labels"] = ["rooms", "more"]
         manifest["operating_points"]["default"]["cost_weight"] = 0.0
 

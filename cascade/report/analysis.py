@@ -8,6 +8,7 @@ is undefined (the precision of a label that was never given) is None. Lists of p
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -42,19 +43,24 @@ def analyse(evaluation: Evaluation) -> dict[str, Any]:
     """Return everything that the report shows; `Evaluation.to_dict` and then one key per section."""
     tree = evaluation.bundle.tree
     sources = [photo.source or "unknown" for photo in evaluation.photos]
+    by_count = [name for name, _ in Counter(sorted(sources)).most_common()]
     confusion = metrics.confusion_matrix(evaluation.truth, evaluation.predicted(), len(tree.labels))
     return {
         **evaluation.to_dict(),
         "answers": _answers(evaluation),
         "labels": _labels(evaluation),
-        "confusion": {"labels": list(tree.labels), "counts": confusion.tolist()},
+        "confusion": {
+            "labels": list(tree.labels),
+            "parents": [tree.parent_of[label] for label in tree.labels],
+            "counts": confusion.tolist(),
+        },
         "confusions": _confusions(evaluation, confusion),
         "mistakes": _surest(evaluation, ~evaluation.right())[:_MISTAKES],
         "reliability": {way: _reliability(evaluation, way) for way in WAYS},
         "risk_coverage": {way: _risk_coverage(evaluation, way) for way in WAYS},
         "groups": _breakdown(evaluation, [tree.parent_of[p.label] for p in evaluation.photos], tree.parents),
         # Without a manifest there is one source, "unknown", and nothing to compare.
-        "sources": _breakdown(evaluation, sources, sorted(set(sources))) if len(set(sources)) > 1 else [],
+        "sources": _breakdown(evaluation, sources, by_count) if len(by_count) > 1 else [],
         "sizes": _breakdown(evaluation, _size_classes(evaluation), tuple(SIZES)),
         "routing": _routing(evaluation),
     }

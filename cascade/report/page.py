@@ -110,22 +110,25 @@ class _Cards:
     def card(self, place: int) -> dict[str, Any]:
         """Describe the photo at a position of `Evaluation.photos`."""
         evaluation, photo = self._evaluation, self._evaluation.photos[place]
-        labels, says = evaluation.bundle.tree.labels, []
-        for way, name in (("general", "general"), ("cascade", "cascade")):
-            column = int(evaluation.predicted(way)[place])
-            probability = float(evaluation.probabilities[way][place, column])
-            says.append({"name": name, "label": labels[column], "probability": probability})
-        for column, (name, (opinion, sure)) in enumerate(self._says.items()):
-            if evaluation.asked["cascade"][place, column]:
-                said = {"name": name, "label": opinion[place], "probability": float(sure[place])}
-                says.insert(-1, said)
+        says = [
+            {"name": name, "label": opinion[place], "probability": float(sure[place])}
+            for column, (name, (opinion, sure)) in enumerate(self._says.items())
+            if evaluation.asked["cascade"][place, column]
+        ]
+        # With nobody asked the cascade is the general model, and one line says it all.
+        says = [self._way("general", place), *says] if says else []
         return {
             "path": readable(str(photo.path)),
             "file": readable(photo.path.name),
             "label": photo.label,
             "image": _thumbnail(photo.path),
-            "says": says if self._says else says[:1],
+            "says": [*says, self._way("cascade", place)],
         }
+
+    def _way(self, way: str, place: int) -> dict[str, Any]:
+        column = int(self._evaluation.predicted(way)[place])
+        probability = float(self._evaluation.probabilities[way][place, column])
+        return {"name": way, "label": self._evaluation.bundle.tree.labels[column], "probability": probability}
 
 
 def _thumbnail(path: Path) -> str | None:

@@ -33,7 +33,7 @@ _STYLE: Final[dict[Any, Any]] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
 }
-_SIZE: Final = (5.2, 3.9)  # inches; two beside each other fill the page
+_SIZE: Final = (4.3, 3.6)  # inches; three beside each other fill the page
 
 
 def draw(found: Mapping[str, Any], ways: Mapping[str, str]) -> dict[str, str]:
@@ -47,7 +47,7 @@ def draw(found: Mapping[str, Any], ways: Mapping[str, str]) -> dict[str, str]:
         plots = {
             "reliability": _reliability(found["reliability"], ways),
             "risk_coverage": _risk_coverage(found["risk_coverage"], ways),
-            "confusion": _confusion(found["confusion"]["labels"], found["confusion"]["counts"]),
+            "confusion": _confusion(**found["confusion"]),
         }
         if found["curve"]:
             plots["cost"] = _cost(found["ways"], found["curve"], ways)
@@ -77,7 +77,7 @@ def _cost(
     axes.set_xlabel("mean cost per photo, in runs of the general model")
     axes.set_ylabel("top-1 accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.legend(loc="lower right")
+    axes.legend(loc="best", fontsize=9)
     return _svg(figure)
 
 
@@ -107,7 +107,7 @@ def _reliability(bins: Mapping[str, Sequence[Mapping[str, Any]]], ways: Mapping[
     axes.set_xlabel("confidence (mean of the bin)")
     axes.set_ylabel("accuracy (share of the bin)")
     _percent_axes(axes)
-    axes.legend(loc="upper left")
+    axes.legend(loc="upper left", fontsize=9)
     return _svg(figure)
 
 
@@ -120,17 +120,17 @@ def _risk_coverage(curves: Mapping[str, Sequence[Mapping[str, float]]], ways: Ma
         axes.plot(
             coverage, [point["generalized_risk"] for point in points], color=COLOURS[way], ls=":", lw=1.3
         )
-    axes.plot([], [], color="#555555", ls=":", lw=1.3, label="answered and wrong, of all")
+    axes.plot([], [], color="#555555", ls=":", lw=1.3, label="wrong, of all photos")
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("coverage: share of photos answered")
     axes.set_ylabel("risk: error among the answered")
     _percent_axes(axes)
-    axes.legend(loc="upper left")
+    axes.legend(loc="best", fontsize=9)
     return _svg(figure)
 
 
-def _confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+def _confusion(labels: Sequence[str], parents: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     table = np.array(counts)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     side = max(4.0, 1.8 + 0.23 * len(labels))
@@ -144,6 +144,9 @@ def _confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     axes.set_yticks(ticks, labels, fontsize=8)
     axes.set_xlabel("answer of the cascade")
     axes.set_ylabel("label of the photo")
+    for border in (i for i in range(1, len(parents)) if parents[i] != parents[i - 1]):
+        axes.axhline(border - 0.5, color="#9aa4ad", lw=0.6)
+        axes.axvline(border - 0.5, color="#9aa4ad", lw=0.6)
     for row, column in np.argwhere(table > 0):
         axes.text(
             column,

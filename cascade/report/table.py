@@ -84,4 +84,5 @@ def render_table(evaluation: Evaluation) -> str:
     buffer = StringIO()
     console = Console(file=buffer, width=_WIDTH, color_system=None, highlight=False, markup=False)
     console.print(table)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().strip("\n").splitlines() + lines) + "\n"
+    # The box leaves an empty line above and below the table; only the one below is wanted.
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines() + lines).strip("\n") + "\n"
