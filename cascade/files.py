@@ -11,7 +11,7 @@ that loops end.
 """
 
 # Plain strings keep a path as the user wrote it ("./a//b"), and a million Path objects cost.
-# ruff: noqa: PTH100, PTH110, PTH112, PTH116, PTH118, PTH122, PTH123
+# ruff: noqa: PTH100, PTH110, PTH112, PTH114, PTH116, PTH118, PTH122, PTH123
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO, Final
 
 from cascade.errors import UsageError
@@ -29,7 +30,9 @@ __all__ = [
     "PHOTO_SUFFIXES",
     "FindOptions",
     "Found",
+    "find_changed",
     "find_photos",
+    "look_at",
     "looks_like_photo",
     "printable",
     "read_list",
@@ -109,7 +112,7 @@ def _walk(roots: Sequence[str], options: FindOptions) -> Iterator[Found]:
     named = {os.path.abspath(path) for path in files}
     entered: set[tuple[int, int]] = set()
     for path in files:
-        yield _found(path)
+        yield look_at(path)
     for folder in folders:
         yield from _walk_folder(folder, _real_prefix(folder), options, named, entered)
 
@@ -135,19 +138,53 @@ def _walk_folder(
         below = []
         for name, is_folder, is_link in names:
             path = os.path.join(current, name)
-            if name.startswith(".") and not options.hidden:
-                options.left_out["hidden"] += 1
-            elif is_link and not options.follow_links and (is_folder or not _stays_inside(path, inside)):
-                options.left_out["links"] += 1
+            reason = _why_left_out(path, name, is_folder, is_link, inside, options)
+            if reason:
+                options.left_out[reason] += 1
             elif is_folder:
                 below.append(path)
-            elif named and os.path.abspath(path) in named:
-                continue
-            elif _is_photo(path, is_link):
-                yield _found(path)
-            else:
-                options.left_out["not photos"] += 1
+            elif not named or os.path.abspath(path) not in named:
+                yield look_at(path)
         stack += reversed(below)
+
+
+def _why_left_out(
+    path: str, name: str, is_folder: bool, is_link: bool, inside: str, options: FindOptions
+) -> str | None:
+    """Return why something in a folder is passed over; None if it is a photo or a folder to enter."""
+    if name.startswith(".") and not options.hidden:
+        return "hidden"
+    if is_link and not options.follow_links and (is_folder or not _stays_inside(path, inside)):
+        return "links"
+    return None if is_folder or _is_photo(path, is_link) else "not photos"
+
+
+def find_changed(root: str, changed: str, options: FindOptions) -> Iterator[Found]:
+    """Find the photos at or below a place inside a folder, by the rules of `find_photos`.
+
+    Args:
+        root: a folder or file as the user gave it; what is found is spelled as below it.
+        changed: the place.
+        options: see `FindOptions`.
+    """
+    relative = os.path.relpath(changed, root)
+    if relative == os.curdir and not os.path.isdir(root):
+        yield look_at(root)
+        return
+    names = Path(relative).parts  # none for "."
+    if names[:1] == (os.pardir,):
+        return
+    path, inside = root, _real_prefix(root)
+    for name in names:
+        path = os.path.join(path, name)
+        if not os.path.lexists(path):  # gone again
+            return
+        if _why_left_out(path, name, os.path.isdir(path), os.path.islink(path), inside, options):
+            return
+    if os.path.isdir(path):
+        yield from _walk_folder(path, inside, options.uncounted(), set(), set())
+    else:
+        yield look_at(path)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -174,7 +211,8 @@ def _is_photo(path: str, is_link: bool) -> bool:
     return looks_like_photo(path)
 
 
-def _found(path: str) -> Found:
+def look_at(path: str) -> Found:
+    """Return size and time of a file; whatever is wrong with it, classifying it will say."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -220,7 +258,7 @@ def read_list(stream: BinaryIO, *, null: bool = False) -> Iterator[Found]:
     """
     for raw in _split_at_nul(stream) if null else (line.rstrip(b"\r\n") for line in stream):
         if raw:
-            yield _found(os.fsdecode(raw))
+            yield look_at(os.fsdecode(raw))
 
 
 def _split_at_nul(stream: BinaryIO) -> Iterable[bytes]:

@@ -48,14 +48,16 @@ FIELDS: Final = (
     "confidence",
     "reason",
     "top",
+    "label_set",
     "general",
     "experts",
+    "scope_score",
     "ms",
     "schema",
     "bundle",
 )
 #: Left out of columns (csv, parquet) unless asked for with ``--explain`` or ``--fields``.
-EXPLAIN_FIELDS: Final = ("general", "experts", "ms")
+EXPLAIN_FIELDS: Final = ("general", "experts", "scope_score", "ms")
 
 #: Keys that become several columns, or one of another name.
 _COLUMNS: Final = {
@@ -143,8 +145,8 @@ def columns_of(fields: Iterable[str]) -> tuple[str, ...]:
 def flatten(row: Row, fields: Sequence[str]) -> Row:
     """Return a row with one plain value for each column of `columns_of`; lists stay lists.
 
-    Values of `top` and `experts` are lists of objects, of `warnings` a list of strings; everything else is a
-    number, a string or None.
+    Values of `top` and `experts` are lists of objects, of `warnings` and `label_set` lists of strings;
+    everything else is a number, a string or None.
     """
     flat: Row = {}
     for name in fields:

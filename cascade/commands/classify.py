@@ -1,4 +1,5 @@
-"""`cascade classify`: the main job. In: photos, folders, or a list of them. Out: one row for each photo."""
+"""`cascade classify`: the main job. In: photos, folders, or a list of them. Out: one row for each photo, and
+what was asked to be done with them."""
 
 from __future__ import annotations
 
@@ -6,9 +7,8 @@ import itertools
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,133 +20,130 @@ from cascade.errors import UsageError
 from cascade.files import FindOptions, Found, find_photos, printable, read_list
 from cascade.images import MAX_PIXELS
 from cascade.output import FORMATS, make_format
-from cascade.rows import FIELDS, bundle_hash, bundle_id, choose_fields
+from cascade.rows import FIELDS, Row, bundle_hash, bundle_id, choose_fields
 from cascade.runs.folder_run import FolderRun
 from cascade.runs.interrupt import Interrupt
+from cascade.runs.options import ClassifyOptions
 from cascade.runs.progress import Progress
-from cascade.runs.store import open_store
+from cascade.runs.sidecar import SidecarWriter
+from cascade.runs.sorting import SORT_MODES, check_target, plan_sorting, sort_photos
+from cascade.runs.store import Store, open_store
 
 __all__ = ["classify"]
 
-_SUFFIX_FORMATS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".parquet": "parquet",
-    ".txt": "table",
-}
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that are only this command's, grouped by what they are about."""
+    decorators = (
+        # what is written
+        click.option(
+            "-f",
+            "--format",
+            "format_name",
+            type=click.Choice(FORMATS),
+            help="How rows are written.  [default: by the ending of --output, else table]",
+        ),
+        click.option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            type=click.Path(dir_okay=False, allow_dash=True),
+            default="-",
+            help="Where rows are written; - is standard output. An existing file is never overwritten.",
+        ),
+        click.option(
+            "--fields", metavar="A,B,...", help=f"Only these keys, in this order: {', '.join(FIELDS)}."
+        ),
+        click.option("--explain", is_flag=True, help="Show how each answer came about."),
+        # how photos are classified
+        model_options,
+        click.option(
+            "--max-pixels",
+            metavar="N",
+            type=click.IntRange(min=1),
+            default=MAX_PIXELS,
+            show_default=True,
+            help="Photos with more pixels become rows with an error.",
+        ),
+        # runs that are continued
+        click.option(
+            "--resume", is_flag=True, help="Continue the run that wrote --output; simply begin if none did."
+        ),
+        click.option("--restart", is_flag=True, help="Delete --output and begin again."),
+        click.option(
+            "--by-content",
+            is_flag=True,
+            help="Know photos by their content, not by path, size and time: copies are classified once.",
+        ),
+        click.option(
+            "--watch",
+            is_flag=True,
+            help="Go on with photos that arrive, until Ctrl-C.  Needs: pip install 'cascade-vision[watch]'",
+        ),
+        # which files
+        click.option(
+            "-0", "--null", is_flag=True, help="Paths on standard input end with NUL (find -print0)."
+        ),
+        click.option(
+            "--follow-links", is_flag=True, help="Follow links out of the folders, and links to folders."
+        ),
+        click.option("--hidden", is_flag=True, help="Also look at names that begin with a dot."),
+        # what is done with the answers
+        click.option(
+            "--gallery",
+            metavar="FILE",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Write one HTML page with all photos, grouped by label, doubtful ones first.",
+        ),
+        click.option(
+            "--sort-into",
+            metavar="DIR",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Put photos into DIR/LABEL. Shows the plan first; `cascade undo` takes it back.",
+        ),
+        click.option(
+            "--sort-mode",
+            type=click.Choice(SORT_MODES),
+            default="link",
+            show_default=True,
+            help="How --sort-into puts them there.",
+        ),
+        click.option("--yes", is_flag=True, help="Carry out --sort-into without asking."),
+        click.option(
+            "--write-xmp", is_flag=True, help="Write labels as keywords into side-car files, PHOTO.xmp."
+        ),
+        quiet_option,
+        click.option(
+            "-v", "--verbose", count=True, help="Log what happens on standard error; twice: in detail."
+        ),
+    )
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(allow_dash=True))
-@click.option(
-    "-f",
-    "--format",
-    "format_name",
-    type=click.Choice(FORMATS),
-    help="How rows are written.  [default: by the ending of --output, else table]",
-)
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, allow_dash=True),
-    default="-",
-    help="Where rows are written; - is standard output. An existing file is never overwritten.",
-)
-@click.option("--fields", metavar="A,B,...", help=f"Only these keys, in this order: {','.join(FIELDS)}.")
-@click.option("--explain", is_flag=True, help="Show how each answer came about.")
-@model_options
-@click.option(
-    "--max-pixels",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=MAX_PIXELS,
-    show_default=True,
-    help="Photos with more pixels become rows with an error.",
-)
-@click.option(
-    "--resume", is_flag=True, help="Continue the run that wrote --output; simply begin if there is none."
-)
-@click.option("--restart", is_flag=True, help="Delete --output and begin again.")
-@click.option(
-    "--by-content", is_flag=True, help="Know photos by their content: identical ones are classified once."
-)
-@click.option(
-    "-0", "--null", is_flag=True, help="The list on standard input is separated by NUL, not by lines."
-)
-@click.option("--follow-links", is_flag=True, help="Follow links out of the folders, and links to folders.")
-@click.option("--hidden", is_flag=True, help="Also look at names that begin with a dot.")
-@quiet_option
-@click.option("-v", "--verbose", count=True, help="Log what happens on standard error; twice: in detail.")
+@_options
 def classify(**given: Any) -> int:
-    """Classify photos: files, folders (recursively), or - for a list of paths on standard input."""
-    options = Options(**given)
+    """Classify photos: files, folders (recursively), or - for a list of paths on standard input.
+
+    Every photo becomes one row, also one that cannot be read; its row says why. A run with --output that was
+    stopped, by whatever, goes on where it was when the same command is given with --resume.
+    """
+    options = ClassifyOptions(**given)
     if options.verbose:
         level = logging.DEBUG if options.verbose > 1 else logging.INFO
         logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     return _classify(options)
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The options of `cascade classify`, as --help describes them.
-
-    Raises:
-        UsageError: when they contradict each other.
-    """
-
-    paths: tuple[str, ...]
-    format_name: str | None
-    output: str
-    fields: str | None
-    explain: bool
-    bundle: Path | None
-    ask: str
-    operating_point: str
-    top_k: int
-    workers: int | None
-    max_pixels: int
-    resume: bool
-    restart: bool
-    by_content: bool
-    null: bool
-    follow_links: bool
-    hidden: bool
-    quiet: bool
-    verbose: int
-
-    def __post_init__(self) -> None:
-        if self.resume and self.restart:
-            raise UsageError("--resume continues and --restart begins again; give one of them")
-        if self.output_path is None and (self.resume or self.restart):
-            raise UsageError("--resume and --restart need a file; give one with --output")
-        if "-" in self.paths and len(self.paths) > 1:
-            raise UsageError("- takes the paths from standard input; give it alone")
-        if self.null and not self.from_list:
-            raise UsageError("--null is about the list on standard input; give - in place of paths")
-        if self.row_format == "parquet" and self.output_path is None:
-            raise UsageError("parquet cannot be written to standard output; give a file with --output")
-
-    @property
-    def from_list(self) -> bool:
-        """Whether paths come from standard input."""
-        return self.paths == ("-",)
-
-    @property
-    def output_path(self) -> Path | None:
-        """The output file; None is standard output."""
-        return None if self.output == "-" else Path(self.output)
-
-    @property
-    def row_format(self) -> str:
-        """The format of the rows."""
-        return self.format_name or _SUFFIX_FORMATS.get(Path(self.output).suffix.lower(), "table")
-
-
-def _classify(options: Options) -> int:
+def _classify(options: ClassifyOptions) -> int:
+    if options.sort_into is not None:
+        check_target(options.sort_into, () if options.from_list else options.paths)
     find = FindOptions(follow_links=options.follow_links, hidden=options.hidden)
-    found = _find(options, find)
+    stop: list[Interrupt] = []
+    batches = _batches(options, find, lambda: bool(stop) and stop[0].stopped)
     cascade = Cascade(
         options.bundle,
         operating_point=options.operating_point,
@@ -156,74 +153,135 @@ def _classify(options: Options) -> int:
         max_pixels=options.max_pixels,
     )
     name = bundle_id(cascade.bundle)
-    kind = options.row_format
-    fields = choose_fields(options.fields, explain=options.explain, columns=kind in ("csv", "parquet"))
-    tree = cascade.bundle.tree
-    text = make_format(
-        kind, fields, explain=options.explain, labels=(*tree.labels, *tree.parents), bundle=name
-    )
-    store = open_store(
-        options.output_path,
-        text,
-        _facts(options, bundle_hash(cascade.bundle), fields),
-        resume=options.resume,
-        restart=options.restart,
-        remember=options.by_content,
-    )
+    store = _open_store(options, cascade, name)
+    progress = _progress(options, find)
+    sidecars = SidecarWriter()
     started = time.perf_counter()
-    progress = Progress(
-        # Rows that go to the terminal show how far the run is; a bar would run through them.
-        quiet=options.quiet or (options.output_path is None and sys.stdout.isatty()),
-        count=None
-        if options.from_list
-        else lambda: sum(1 for _ in find_photos(options.paths, find.uncounted())),
-    )
 
     def say_stopping() -> None:
         click.echo("cascade: finishing the photos in work; Ctrl-C again stops at once", err=True)
 
-    with closing(store), progress, Interrupt(say_stopping, progress.stop) as interrupt:
-        run = FolderRun(cascade, store, name, options.by_content, lambda: interrupt.stopped, progress)
-        summary = run.run([found])
-        store.finish()
+    with closing(store), Interrupt(say_stopping, progress.stop) as interrupt:
+        stop.append(interrupt)
+        with progress:
+            summary = FolderRun(
+                cascade,
+                store,
+                name,
+                options.by_content,
+                lambda: interrupt.stopped,
+                progress,
+                (sidecars,) if options.write_xmp else (),
+            ).run(batches)
+        seconds = time.perf_counter() - started
+        # Watching has no other end than Ctrl-C; everything else is incomplete after it.
+        if not interrupt.stopped or options.watch:
+            store.finish()
+            _use_rows(options, cascade, store, name)
+        failed = store.journal.failed() if store.journal is not None else summary.failed
     if not options.quiet and (summary.photos > 1 or summary.already_done):
-        for line in summary.lines(time.perf_counter() - started, find.left_out):
+        for line in summary.lines(seconds, find.left_out):
             click.echo(line, err=True)
-    if interrupt.stopped:
+    if options.write_xmp and not options.quiet:
+        counts = ", ".join(f"{what} {number:,}" for what, number in sorted(sidecars.counts.items()))
+        click.echo(f"side-cars: {counts or 'none needed'}", err=True)
+    if interrupt.stopped and not options.watch:
         if options.output_path is not None:
             click.echo("cascade: stopped; give the same command with --resume to go on", err=True)
         return interrupt.exit_code
-    return 1 if summary.failed else 0
+    return 1 if failed else 0
 
 
-def _find(options: Options, find: FindOptions) -> Iterator[Found]:
+def _batches(
+    options: ClassifyOptions, find: FindOptions, stopped: Callable[[], bool]
+) -> Iterable[Iterable[Found]]:
     """Return what is to be classified; at least one photo, so that nothing is created for an empty folder."""
+    if options.watch:
+        from cascade.runs.watch import watch_batches
+
+        find_photos(options.paths, find)  # refuses what does not exist
+        return watch_batches(options.paths, find, stopped)
     if options.from_list:
         found = read_list(sys.stdin.buffer, null=options.null)
         nothing = "the list on standard input is empty"
     else:
         found = find_photos(options.paths, find)
-        nothing = (
-            f"{', '.join(map(printable, options.paths))}: holds no photos; give a folder that does, or files"
-        )
+        names = ", ".join(map(printable, options.paths))
+        nothing = f"{names}: holds no photos; give a folder that does, or files"
     first = next(found, None)
     if first is None:
-        if find.left_out:
-            nothing += f" (passed over: {', '.join(f'{k} {v:,}' for k, v in find.left_out.items())})"
-        raise UsageError(nothing)
-    return itertools.chain([first], found)
+        passed = ", ".join(f"{what} {number:,}" for what, number in find.left_out.items())
+        raise UsageError(nothing + (f" (passed over: {passed})" if passed else ""))
+    return [itertools.chain([first], found)]
 
 
-def _facts(options: Options, bundle: str, fields: tuple[str, ...]) -> dict[str, str]:
-    """Everything that decides what a row says and how it is written; a continued run must have the same."""
-    return {
-        "bundle": bundle,
-        "--format": options.row_format,
-        "--fields": ",".join(fields),
-        "--explain": str(options.explain),
-        "--ask": options.ask,
-        "--operating-point": options.operating_point,
-        "--top-k": str(options.top_k),
-        "--max-pixels": str(options.max_pixels),
-        "--by-content": str(options.by_content),
-    }
+def _open_store(options: ClassifyOptions, cascade: Cascade, name: str) -> Store:
+    kind, tree = options.row_format, cascade.bundle.tree
+    sha256 = bundle_hash(cascade.bundle)
+    fields = choose_fields(options.fields, explain=options.explain, columns=kind in ("csv", "parquet"))
+    whole: Callable[[Path, Iterator[Row]], None] | None = None
+    text = None
+    if kind == "parquet":
+        from cascade.runs.parquet import ParquetWriter
+
+        whole = ParquetWriter(fields, name, sha256)
+    else:
+        labels = (*tree.labels, *tree.parents)
+        text = make_format(kind, fields, explain=options.explain, labels=labels, bundle=name)
+    return open_store(
+        options.output_path,
+        text,
+        options.facts(sha256, fields),
+        resume=options.resume,
+        restart=options.restart,
+        remember=options.by_content or options.needs_all_rows or options.watch,
+        whole=whole,
+    )
+
+
+def _progress(options: ClassifyOptions, find: FindOptions) -> Progress:
+    # Rows that go to the terminal show how far the run is; a bar would run through them.
+    hidden = options.quiet or (options.output_path is None and sys.stdout.isatty())
+    unknowable = options.from_list or options.watch
+    count = None if unknowable else lambda: sum(1 for _ in find_photos(options.paths, find.uncounted()))
+    return Progress(quiet=hidden, count=count)
+
+
+def _use_rows(options: ClassifyOptions, cascade: Cascade, store: Store, name: str) -> None:
+    """Do what was asked for with the rows of the whole run."""
+    journal = store.journal
+    if options.gallery is not None and journal is not None:
+        from cascade.runs.gallery import write_gallery
+
+        write_gallery(
+            options.gallery,
+            journal.rows(),
+            cascade.bundle.tree,
+            name,
+            max_pixels=options.max_pixels,
+            workers=cascade.workers,
+        )
+        _say(options, f"gallery: {options.gallery}")
+    if options.sort_into is not None and journal is not None:
+        _sort(options, options.sort_into, journal.rows)
+
+
+def _sort(options: ClassifyOptions, target: Path, rows: Callable[[], Iterator[Row]]) -> None:
+    plan = plan_sorting(rows())
+    # The plan is shown even with --quiet: it is what was asked for.
+    for folder, number in sorted(plan.items()):
+        click.echo(f"{options.sort_mode} {number:,} into {target / folder}", err=True)
+    if not options.yes:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            click.echo("nothing was touched; give the same command with --yes to do this", err=True)
+            return
+        if not click.confirm("Do this?", err=True):
+            return
+    undo, counts = sort_photos(rows(), target, options.sort_mode)
+    done = ", ".join(f"{what} {number:,}" for what, number in sorted(counts.items()))
+    _say(options, f"{done}; take it back with: cascade undo {undo}")
+
+
+def _say(options: ClassifyOptions, text: str) -> None:
+    if not options.quiet:
+        click.echo(text, err=True)

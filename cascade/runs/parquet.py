@@ -24,7 +24,8 @@ _GROUP: Final = 10_000
 class ParquetWriter:
     """Writes a whole parquet file.
 
-    Columns are those of CSV; `top` and `experts` are lists of structures, `warnings` is a list of strings.
+    Columns are those of CSV; `top` and `experts` are lists of structures, `warnings` and `label_set` lists of
+    strings.
 
     Args:
         fields: see `cascade.rows.choose_fields`.
@@ -49,8 +50,10 @@ class ParquetWriter:
             "warnings": pa.list_(pa.string()),
             "confidence": pa.float64(),
             "top": pa.list_(pa.struct(scored)),
+            "label_set": pa.list_(pa.string()),
             "general_confidence": pa.float64(),
             "experts": pa.list_(pa.struct(asked)),
+            "scope_score": pa.float64(),
             "ms_total": pa.float64(),
             "schema": pa.int64(),
         }

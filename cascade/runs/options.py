@@ -1,0 +1,121 @@
+"""What the user asked `cascade classify` for. In: option values. Out: one validated object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cascade.errors import UsageError
+
+__all__ = ["ClassifyOptions"]
+
+_FORMAT_OF_SUFFIX: Final = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".txt": "table",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifyOptions:
+    """The options of `cascade classify`; its --help says what each of them means.
+
+    Raises:
+        UsageError: when they contradict each other.
+    """
+
+    paths: tuple[str, ...]
+    format_name: str | None
+    output: str
+    fields: str | None
+    explain: bool
+    bundle: Path | None
+    ask: str
+    operating_point: str
+    top_k: int
+    workers: int | None
+    max_pixels: int
+    resume: bool
+    restart: bool
+    by_content: bool
+    watch: bool
+    null: bool
+    follow_links: bool
+    hidden: bool
+    gallery: Path | None
+    sort_into: Path | None
+    sort_mode: str
+    yes: bool
+    write_xmp: bool
+    quiet: bool
+    verbose: int
+
+    def __post_init__(self) -> None:
+        problems = (
+            (self.resume and self.restart, "--resume continues and --restart begins again; give one of them"),
+            (
+                self.output_path is None and (self.resume or self.restart),
+                "--resume and --restart need a file; give one with --output",
+            ),
+            (
+                "-" in self.paths and len(self.paths) > 1,
+                "- takes the paths from standard input; give it alone",
+            ),
+            (
+                self.null and not self.from_list,
+                "--null is about the list on standard input; give - in place of paths",
+            ),
+            (
+                self.row_format == "parquet" and self.output_path is None,
+                "parquet cannot be written to standard output; give a file with --output",
+            ),
+            (
+                self.watch and self.from_list,
+                "--watch needs folders to watch; give them in place of -",
+            ),
+            (self.yes and self.sort_into is None, "--yes confirms --sort-into; give a folder with it"),
+            (
+                self.gallery is not None and self.gallery.exists() and not (self.resume or self.restart),
+                f"{self.gallery}: exists and is not overwritten; give another name to --gallery",
+            ),
+        )
+        for wrong, text in problems:
+            if wrong:
+                raise UsageError(text)
+
+    @property
+    def from_list(self) -> bool:
+        """Whether paths come from standard input."""
+        return self.paths == ("-",)
+
+    @property
+    def output_path(self) -> Path | None:
+        """The output file; None is standard output."""
+        return None if self.output == "-" else Path(self.output)
+
+    @property
+    def row_format(self) -> str:
+        """The format of the rows."""
+        return self.format_name or _FORMAT_OF_SUFFIX.get(Path(self.output).suffix.lower(), "table")
+
+    @property
+    def needs_all_rows(self) -> bool:
+        """Whether something is done with every row after the run."""
+        return self.gallery is not None or self.sort_into is not None
+
+    def facts(self, bundle_sha256: str, fields: tuple[str, ...]) -> dict[str, str]:
+        """Return all that decides what a row says and how it is written; a continued run must have the same."""
+        return {
+            "bundle": bundle_sha256,
+            "--format": self.row_format,
+            "--fields": ",".join(fields),
+            "--explain": str(self.explain),
+            "--ask": self.ask,
+            "--operating-point": self.operating_point,
+            "--top-k": str(self.top_k),
+            "--max-pixels": str(self.max_pixels),
+            "--by-content": str(self.by_content),
+        }
