@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 from cascade.bundle import MANIFEST, Bundle
@@ -57,7 +57,7 @@ FIELDS: Final = (
     "bundle",
 )
 #: Left out of columns (csv, parquet) unless asked for with ``--explain`` or ``--fields``.
-EXPLAIN_FIELDS: Final = ("general", "experts", "scope_score", "ms")
+EXPLAIN_FIELDS: Final = ("label_set", "general", "experts", "scope_score", "ms")
 
 #: Keys that become several columns, or one of another name.
 _COLUMNS: Final = {
@@ -116,19 +116,23 @@ def path_of(row: Row) -> str:
     return str(row["path"])
 
 
-def choose_fields(names: str | None, *, explain: bool, columns: bool) -> tuple[str, ...]:
+def choose_fields(
+    names: str | None, *, explain: bool, columns: bool, also: Collection[str] = ()
+) -> tuple[str, ...]:
     """Return the keys to write, in the order of `FIELDS`, or as the user listed them.
 
     Args:
         names: comma-separated keys, or None for the default of the format.
         explain: whether what the stages said belongs to the default.
         columns: whether the format has columns; JSON rows are complete unless ``names`` says otherwise.
+        also: keys of `EXPLAIN_FIELDS` that belong to the default here.
 
     Raises:
         UsageError: for an unknown key, and when no key is left.
     """
     if names is None:
-        return tuple(f for f in FIELDS if explain or not columns or f not in EXPLAIN_FIELDS)
+        left_out = set(EXPLAIN_FIELDS) - set(also) if columns and not explain else set()
+        return tuple(field for field in FIELDS if field not in left_out)
     chosen = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     unknown = [name for name in chosen if name not in FIELDS]
     if unknown or not chosen:
