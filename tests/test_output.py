@@ -44,14 +44,14 @@ def named(path: str) -> dict:
 def test_csv_exactly():
     written = CsvFormat(FIELDS)
     assert written.header() == (
-        "path,status,error_code,error_message,warnings,label,parent,confidence,reason,top,general_label,"
-        "general_confidence,experts,ms_total,schema,bundle\n"
+        "path,status,error_code,error_message,warnings,label,parent,confidence,reason,top,label_set,general_label,"
+        "general_confidence,experts,scope_score,ms_total,schema,bundle\n"
     )
     assert written.format(GOOD) == (
         "a.jpg,ok,,,truncated: lacks its lower half,kitchen,indoor,0.75,leaf,"
-        "kitchen 0.750000; bedroom 0.250000,bedroom,0.5,rooms: kitchen 0.900000,2.5,1,tiny 1 sha256:00\n"
+        "kitchen 0.750000; bedroom 0.250000,,bedroom,0.5,rooms: kitchen 0.900000,,2.5,1,tiny 1 sha256:00\n"
     )
-    assert written.format(BAD) == "b.jpg,error,empty,no bytes,,,,,,,,,,,1,tiny 1 sha256:00\n"
+    assert written.format(BAD) == "b.jpg,error,empty,no bytes,,,,,,,,,,,,,1,tiny 1 sha256:00\n"
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ def test_which_fields_are_written():
     assert choose_fields(None, explain=True, columns=True) == FIELDS
     default = choose_fields(None, explain=False, columns=True)
     assert set(FIELDS) - set(default) == set(EXPLAIN_FIELDS)
+    also = choose_fields(None, explain=False, columns=True, also=["label_set"])
+    assert set(also) == {*default, "label_set"}
     assert choose_fields(" label, path,label", explain=False, columns=True) == ("label", "path")
 
 

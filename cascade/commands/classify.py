@@ -58,6 +58,12 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         # how photos are classified
         model_options,
         click.option(
+            "--label-set",
+            metavar="SHARE",
+            type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+            help="Also list labels that contain the right one with this probability, e.g. 0.95.",
+        ),
+        click.option(
             "--max-pixels",
             metavar="N",
             type=click.IntRange(min=1),
@@ -147,6 +153,7 @@ def _classify(options: ClassifyOptions) -> int:
     cascade = Cascade(
         options.bundle,
         operating_point=options.operating_point,
+        label_set=options.label_set,
         top_k=options.top_k,
         ask=options.ask,
         workers=options.workers,
@@ -218,7 +225,12 @@ def _batches(
 def _open_store(options: ClassifyOptions, cascade: Cascade, name: str) -> Store:
     kind, tree = options.row_format, cascade.bundle.tree
     sha256 = bundle_hash(cascade.bundle)
-    fields = choose_fields(options.fields, explain=options.explain, columns=kind in ("csv", "parquet"))
+    fields = choose_fields(
+        options.fields,
+        explain=options.explain,
+        columns=kind in ("csv", "parquet"),
+        also=() if options.label_set is None else ("label_set",),
+    )
     whole: Callable[[Path, Iterator[Row]], None] | None = None
     text = None
     if kind == "parquet":

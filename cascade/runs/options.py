@@ -35,6 +35,7 @@ class ClassifyOptions:
     bundle: Path | None
     ask: str
     operating_point: str
+    label_set: float | None
     top_k: int
     workers: int | None
     max_pixels: int
@@ -107,7 +108,7 @@ class ClassifyOptions:
         return self.gallery is not None or self.sort_into is not None
 
     def facts(self, bundle_sha256: str, fields: tuple[str, ...]) -> dict[str, str]:
-        """Return all that decides what a row says and how it is written; a continued run must have the same."""
+        """Return all that decides what a row says and how; a continued run must have the same."""
         return {
             "bundle": bundle_sha256,
             "--format": self.row_format,
@@ -115,6 +116,7 @@ class ClassifyOptions:
             "--explain": str(self.explain),
             "--ask": self.ask,
             "--operating-point": self.operating_point,
+            "--label-set": str(self.label_set),
             "--top-k": str(self.top_k),
             "--max-pixels": str(self.max_pixels),
             "--by-content": str(self.by_content),

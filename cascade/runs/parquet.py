@@ -51,8 +51,6 @@ class ParquetWriter:
             "confidence": pa.float64(),
             "top": pa.list_(pa.struct(scored)),
             "label_set": pa.list_(pa.string()),
-            "label_set": pa.list_(pa.string()),
-            "scope_score": pa.float64(),
             "general_confidence": pa.float64(),
             "experts": pa.list_(pa.struct(asked)),
             "scope_score": pa.float64(),
