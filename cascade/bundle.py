@@ -5,8 +5,10 @@
     <expert>.onnx   image -> logits, the last one meaning "not mine"
     router.onnx     general_logits -> gain                       (absent in a bundle without experts)
     arbiter.onnx    general_logits, <expert>_logits, asked -> probabilities
+    scope.onnx      general_logits, embedding -> score; higher is stranger    (may be absent)
     golden/         inputs and the outputs expected at every stage
-    metrics.json    everything that was measured      README.md   the model card
+    metrics.json    everything that was measured
+    README.md       the model card                    POLICY.md   from probabilities to an answer, in words
 
 Reading a bundle runs no code of the bundle: JSON and ONNX only, hashes checked before a graph is loaded.
 """
@@ -18,84 +20,25 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final
 
 import onnxruntime as ort
 
+from cascade.drift import Reference
 from cascade.errors import BundleError
+from cascade.label_sets import LabelSets
 from cascade.labels import NOT_MINE, LabelTree
 from cascade.policy import OperatingPoint
-from cascade.preprocess import InputSpec
+from cascade.promise import Promise
 from cascade.session import GraphSession
+from cascade.stage import Stage
 
 __all__ = ["BUNDLE_ENVIRONMENT_VARIABLE", "FORMAT_VERSION", "Bundle", "Stage", "find_bundle"]
 
 FORMAT_VERSION: Final = 1
 BUNDLE_ENVIRONMENT_VARIABLE: Final = "CASCADE_BUNDLE"
 MANIFEST: Final = "bundle.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One graph of a bundle.
-
-    Attributes:
-        name: ``"general"``, ``"router"``, ``"arbiter"`` or the name of an expert.
-        file: file name inside the bundle.
-        sha256: of the file.
-        labels: what the columns of the output mean; an expert's last one is `NOT_MINE`.
-        input: what its image looks like; None for router and arbiter.
-        cost: of one run, in units of one run of the general model (measured side by side).
-
-    Raises:
-        BundleError: when a value makes no sense.
-    """
-
-    name: str
-    file: str
-    sha256: str
-    labels: tuple[str, ...]
-    input: InputSpec | None = None
-    cost: float = 1.0
-
-    def __post_init__(self) -> None:
-        where = f"stage {self.name!r}"
-        if PurePosixPath(self.file).name != self.file or not self.file.endswith(".onnx"):
-            raise BundleError(f"{where}: {self.file!r} must be the name of an .onnx file in the bundle")
-        if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
-            raise BundleError(f"{where}: {self.sha256!r} is not a SHA-256 in lower-case hex")
-        if not self.labels:
-            raise BundleError(f"{where}: has no labels")
-        if not self.cost > 0:
-            raise BundleError(f"{where}: cost is {self.cost}, not above 0")
-
-    @classmethod
-    def from_dict(cls, name: str, data: dict[str, Any]) -> Stage:
-        """Build from the JSON form."""
-        try:
-            return cls(
-                name=name,
-                file=str(data["file"]),
-                sha256=str(data["sha256"]),
-                labels=tuple(str(label) for label in data["labels"]),
-                input=InputSpec.from_dict(data["input"]) if data.get("input") else None,
-                cost=float(data.get("cost", 1.0)),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"stage {name!r}: field missing or wrong: {error}") from None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, without the name, which is the key that it stands under."""
-        data: dict[str, Any] = {
-            "file": self.file,
-            "sha256": self.sha256,
-            "labels": list(self.labels),
-            "cost": self.cost,
-        }
-        if self.input is not None:
-            data["input"] = self.input.to_dict()
-        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +54,11 @@ class Bundle:
         experts: in the order of the router's and arbiter's columns; may be empty.
         router: None if there are no experts.
         arbiter: present in every bundle; without experts it only calibrates.
+        scope: says how unlike everything known a photo is; None if no operating point asks for it.
         operating_points: by name; ``"default"`` is always there.
+        promise: every operating point that keeps a promise about errors; None if nothing can be promised.
+        label_sets: the numbers of label sets; None if the bundle was made without.
+        reference: what the photos were like that the promise was tested on; None likewise.
         minimum_onnxruntime: oldest version that runs every graph.
         provenance: recipes, data sources, licences, commit, seed.
         measured: figures of the exported graphs, each with the command that printed it.
@@ -132,6 +79,10 @@ class Bundle:
     minimum_onnxruntime: str
     provenance: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
+    scope: Stage | None = None
+    promise: Promise | None = None
+    label_sets: LabelSets | None = None
+    reference: Reference | None = None
 
     def __post_init__(self) -> None:
         labels = self.tree.labels
@@ -158,6 +109,12 @@ class Bundle:
             raise BundleError("the router's outputs are not the experts, in the same order")
         if "default" not in self.operating_points:
             raise BundleError("there is no operating point 'default'")
+        limits = [point.scope_threshold for point in self.operating_points.values()]
+        limits += [self.promise.scope_threshold] if self.promise else []
+        if self.scope is None and any(limit is not None for limit in limits):
+            raise BundleError("a scope threshold needs the stage 'scope'")
+        if self.reference is not None and set(self.reference.labels) != set(labels):
+            raise BundleError("the labels of the reference are not the bundle's labels")
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str] | None = None) -> Bundle:
@@ -207,10 +164,14 @@ class Bundle:
                 experts=tuple(Stage.from_dict(str(item["name"]), item) for item in stages["experts"]),
                 router=Stage.from_dict("router", stages["router"]) if stages.get("router") else None,
                 arbiter=Stage.from_dict("arbiter", stages["arbiter"]),
+                scope=Stage.from_dict("scope", stages["scope"]) if stages.get("scope") else None,
                 operating_points={
                     str(key): OperatingPoint.from_dict(value)
                     for key, value in data["operating_points"].items()
                 },
+                promise=Promise.from_dict(data["promise"]) if data.get("promise") else None,
+                label_sets=LabelSets.from_dict(data["label_sets"]) if data.get("label_sets") else None,
+                reference=Reference.from_dict(data["reference"]) if data.get("reference") else None,
                 minimum_onnxruntime=str(data["minimum_onnxruntime"]),
                 provenance=dict(data.get("provenance", {})),
                 measured=dict(data.get("measured", {})),
@@ -237,8 +198,12 @@ class Bundle:
                 "experts": [{"name": e.name, **e.to_dict()} for e in self.experts],
                 "router": self.router.to_dict() if self.router else None,
                 "arbiter": self.arbiter.to_dict(),
+                "scope": self.scope.to_dict() if self.scope else None,
             },
             "operating_points": {k: v.to_dict() for k, v in self.operating_points.items()},
+            "promise": self.promise.to_dict() if self.promise else None,
+            "label_sets": self.label_sets.to_dict() if self.label_sets else None,
+            "reference": self.reference.to_dict() if self.reference else None,
             "provenance": self.provenance,
             "measured": self.measured,
         }
@@ -247,7 +212,8 @@ class Bundle:
     def stages(self) -> tuple[Stage, ...]:
         """Every stage, in the order in which a photo meets them."""
         router = (self.router,) if self.router else ()
-        return (self.general, *router, *self.experts, self.arbiter)
+        scope = (self.scope,) if self.scope else ()
+        return (self.general, *scope, *router, *self.experts, self.arbiter)
 
     @property
     def decode_target(self) -> tuple[int, int]:
@@ -277,6 +243,12 @@ class Bundle:
         if self.experts:
             inputs += [*(f"{e.name}_logits" for e in self.experts), "asked"]
         return self._open(self.arbiter, inputs, ["probabilities"], "probabilities")
+
+    def open_scope(self) -> GraphSession:
+        """Load the scope stage."""
+        if self.scope is None:
+            raise BundleError(f"{self.folder}: this bundle has no stage that says what is out of scope")
+        return self._open(self.scope, ["general_logits", "embedding"], ["score"], "score")
 
     def _open(
         self, stage: Stage, inputs: Sequence[str], outputs: Sequence[str], counted: str

@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -25,70 +24,15 @@ from cascade.arbiter import arbiter_feeds
 from cascade.bundle import Bundle, Stage
 from cascade.errors import ImageError, UsageError
 from cascade.images import MAX_PIXELS, ImageSource, load_image
-from cascade.policy import decide
+from cascade.label_sets import LabelSets
+from cascade.outputs import FloatArray, PreparedPhotos, StageOutputs
+from cascade.policy import OperatingPoint, decide
 from cascade.preprocess import InputSpec, prepare
 from cascade.result import ErrorInfo, Opinion, Prediction
 from cascade.router import ASK_MODES, choose_experts
 from cascade.session import GraphSession
 
 __all__ = ["Cascade", "PreparedPhotos", "StageOutputs"]
-
-FloatArray = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedPhotos:
-    """Photos that were decoded and made ready for every stage; what `Cascade.prepare_photos` returns.
-
-    Attributes:
-        inputs: input specification -> uint8 (N, H, W, 3), of the N photos that could be read; empty if none.
-        positions: N ascending places among the photos that were given.
-        read_ms: N pairs of milliseconds: decoding, preprocessing.
-        warnings: N tuples of what was odd about a photo, see `Prediction`.
-        failed: (place, error, milliseconds) of every other photo.
-    """
-
-    inputs: dict[InputSpec, npt.NDArray[np.uint8]]
-    positions: tuple[int, ...]
-    read_ms: tuple[tuple[float, float], ...]
-    warnings: tuple[tuple[str, ...], ...]
-    failed: tuple[tuple[int, ImageError, float], ...]
-
-
-class StageOutputs:
-    """What every stage said of N photos; what `Cascade.run_stages` returns.
-
-    Attributes:
-        general_logits: float32 (N, L).
-        embedding: float32 (N, D), of the general model.
-        gain: float32 (N, E), what the router expects of each expert.
-        asked: bool (N, E).
-        expert_logits: expert -> float32 (n, K + 1), rows only for the photos it was asked about.
-        general_probabilities: float32 (N, L), calibrated, of the general model alone.
-        probabilities: float32 (N, L), calibrated, of everybody who was asked.
-        seconds: stage -> seconds that it took for all its photos.
-    """
-
-    __slots__ = (
-        "asked",
-        "embedding",
-        "expert_logits",
-        "gain",
-        "general_logits",
-        "general_probabilities",
-        "probabilities",
-        "seconds",
-    )
-
-    def __init__(self) -> None:
-        self.general_logits: FloatArray
-        self.embedding: FloatArray
-        self.gain: FloatArray
-        self.asked: npt.NDArray[np.bool_]
-        self.expert_logits: dict[str, FloatArray] = {}
-        self.general_probabilities: FloatArray
-        self.probabilities: FloatArray
-        self.seconds: dict[str, float] = {}
 
 
 class Cascade:
@@ -101,6 +45,11 @@ class Cascade:
         bundle: folder of a bundle, or an already loaded `Bundle`; None takes ``$CASCADE_BUNDLE`` or the
             shipped one.
         operating_point: a name from the bundle; decides between a label, a parent and "unknown".
+        max_error: instead of an operating point, the share of wrong ones among the answers that is
+            accepted, e.g. 0.05: what cannot be answered within it is "unknown". `cascade.promise` says what
+            exactly is promised.
+        label_set: also give, as `Prediction.label_set`, labels that contain the right one with this
+            probability, e.g. 0.95; see `cascade.label_sets`.
         top_k: how many (label, probability) pairs `Prediction.top` holds.
         ask: ``"router"`` asks experts where it pays, ``"never"`` uses the general model alone,
             ``"always"`` asks every expert about every photo.
@@ -117,6 +66,8 @@ class Cascade:
         bundle: str | os.PathLike[str] | Bundle | None = None,
         *,
         operating_point: str = "default",
+        max_error: float | None = None,
+        label_set: float | None = None,
         top_k: int = 5,
         ask: str = "router",
         workers: int | None = None,
@@ -137,6 +88,11 @@ class Cascade:
         self.ask = ask
         self.top_k = min(top_k, len(self.bundle.tree.labels))
         self.operating_point = self.bundle.operating_points[operating_point]
+        if max_error is not None:
+            self.operating_point = _promised(self.bundle, max_error, operating_point, ask)
+        self.label_set = label_set
+        if label_set is not None:
+            _label_sets(self.bundle).threshold(label_set)  # refuses what cannot be given
         self.workers = workers or usable_cores()
         self.max_pixels = max_pixels
         self._lock = threading.Lock()
@@ -255,6 +211,11 @@ class Cascade:
         out.general_logits, out.embedding = result["logits"], result["embedding"]
         started = _lap(out.seconds, "general", started)
 
+        if bundle.scope is not None:
+            feeds = {"general_logits": out.general_logits, "embedding": out.embedding}
+            out.scope_score = self._session(bundle.scope).run(feeds)["score"][:, 0]
+            started = _lap(out.seconds, "scope", started)
+
         out.gain = np.zeros((len(out.general_logits), len(bundle.experts)), dtype=np.float32)
         mode = ask or self.ask
         if bundle.router is not None and mode == "router":
@@ -288,12 +249,15 @@ class Cascade:
     ) -> Prediction:
         bundle, labels = self.bundle, self.bundle.tree.labels
         probabilities = outputs.probabilities[row]
-        decision = decide(probabilities, bundle.tree, self.operating_point)
+        scope_score = None if outputs.scope_score is None else float(outputs.scope_score[row])
+        decision = decide(probabilities, bundle.tree, self.operating_point, scope_score)
         order = np.argsort(-probabilities, kind="stable")[: self.top_k]
         opinions = []
         count = len(outputs.asked)
         ms = dict(zip(("decode", "preprocess"), photos.read_ms[row], strict=True))
         ms["general"] = outputs.seconds["general"] * 1e3 / count
+        if scope_score is not None:
+            ms["scope"] = outputs.seconds["scope"] * 1e3 / count
         ms["router"] = outputs.seconds["router"] * 1e3 / count
         for column, expert in enumerate(bundle.experts):
             if outputs.asked[row, column]:
@@ -314,7 +278,15 @@ class Cascade:
             experts=tuple(opinions),
             warnings=photos.warnings[row],
             ms=ms,
+            label_set=self._label_set(probabilities),
+            scope_score=scope_score,
         )
+
+    def _label_set(self, probabilities: FloatArray) -> tuple[str, ...]:
+        if self.label_set is None:
+            return ()
+        columns = _label_sets(self.bundle).columns(probabilities, self.label_set)
+        return tuple(self.bundle.tree.labels[column] for column in columns)
 
     def _session(self, stage: Stage) -> GraphSession:
         session = self._sessions.get(stage.name)
@@ -330,7 +302,28 @@ class Cascade:
             return self.bundle.open_router()
         if stage is self.bundle.arbiter:
             return self.bundle.open_arbiter()
+        if stage is self.bundle.scope:
+            return self.bundle.open_scope()
         return self.bundle.open_image_stage(stage)
+
+
+def _promised(bundle: Bundle, max_error: float, operating_point: str, ask: str) -> OperatingPoint:
+    if operating_point != "default":
+        raise UsageError("max_error is an operating point of its own; leave out operating_point")
+    if ask != "router" and bundle.experts:
+        raise UsageError(f"max_error was tested with ask='router'; with ask={ask!r} nothing is promised")
+    if bundle.promise is None:
+        raise UsageError(
+            f"the bundle {bundle.name!r} promises nothing about errors: it was made with too few photos in "
+            "the split calibration; train it with more"
+        )
+    return bundle.promise.operating_point(max_error)
+
+
+def _label_sets(bundle: Bundle) -> LabelSets:
+    if bundle.label_sets is None:
+        raise UsageError(f"the bundle {bundle.name!r} was made without the numbers of label sets")
+    return bundle.label_sets
 
 
 def usable_cores() -> int:

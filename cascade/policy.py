@@ -1,30 +1,36 @@
-"""From probabilities to an answer. In: one row of calibrated probabilities, the label tree and an operating
-point. Out: a `Decision`. A pure function; thresholds are data of the bundle.
+"""From probabilities to an answer. In: one row of calibrated probabilities, the label tree, an operating
+point and, if the bundle has one, the photo's scope score. Out: a `Decision`. A pure function; thresholds are
+data of the bundle, and the bundle's POLICY.md says the same for every other language.
 
-    1. the most probable leaf, if its probability reaches `leaf_threshold`;
-    2. else the most probable parent, if the sum of its leaves reaches `parent_threshold`;
-    3. else "unknown".
+    1. "unknown", if the scope score is above `scope_threshold`: the photo is like nothing that was seen;
+    2. else the most probable leaf, if its probability reaches `leaf_threshold`;
+    3. else the most probable parent, if the sum of its leaves reaches `parent_threshold`;
+    4. else "unknown".
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from cascade.errors import BundleError
+from cascade.errors import BundleError, UsageError
 from cascade.labels import UNKNOWN, LabelTree
 
-__all__ = ["REASONS", "Decision", "OperatingPoint", "decide"]
+__all__ = ["REASONS", "Best", "Decision", "OperatingPoint", "answer_kind", "best_of", "decide", "in_scope"]
 
 #: Every `reason` that a decision can carry.
 REASONS: Final[dict[str, str]] = {
     "leaf": "the label's confidence reaches the threshold for labels",
     "parent": "no label is sure enough, but their common parent is",
     "doubtful": "neither a label nor a parent is sure enough",
+    "out_of_scope": "the photo is unlike every photo that the labels were learned from",
 }
+
+Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,8 @@ class OperatingPoint:
         parent_threshold: likewise for a parent, 0..1.
         cost_weight: an expert is asked when its gain exceeds ``cost_weight`` times its cost, where cost
             is in units of one run of the general model; 0 or more.
+        scope_threshold: a photo whose scope score is above this is "unknown"; None looks at no score.
+        max_error: share of wrong answers that is promised, see `cascade.promise`; None promises nothing.
 
     Raises:
         BundleError: when a value is outside its range.
@@ -44,6 +52,8 @@ class OperatingPoint:
     leaf_threshold: float
     parent_threshold: float
     cost_weight: float
+    scope_threshold: float | None = None
+    max_error: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("leaf_threshold", "parent_threshold"):
@@ -52,6 +62,10 @@ class OperatingPoint:
                 raise BundleError(f"operating point: {name} is {value}, not in 0..1")
         if not self.cost_weight >= 0.0:
             raise BundleError(f"operating point: cost_weight is {self.cost_weight}, below 0")
+        if self.scope_threshold is not None and not math.isfinite(self.scope_threshold):
+            raise BundleError(f"operating point: scope_threshold is {self.scope_threshold}, not a number")
+        if self.max_error is not None and not 0.0 < self.max_error < 1.0:
+            raise BundleError(f"operating point: max_error is {self.max_error}, not between 0 and 1")
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -74,7 +88,7 @@ class Decision:
         label: a leaf, a parent, or `cascade.labels.UNKNOWN`.
         parent: the parent of the label; the label itself if it is a parent; None if unknown.
         confidence: the calibrated probability of the label; if unknown, of the most probable leaf,
-            which was not good enough.
+            which was not good enough or, out of scope, means nothing.
         reason: a key of `REASONS`.
     """
 
@@ -84,22 +98,81 @@ class Decision:
     reason: str
 
 
-def decide(probabilities: npt.NDArray[np.floating], tree: LabelTree, point: OperatingPoint) -> Decision:
+class Best(NamedTuple):
+    """The best leaf and the best parent of N photos, all of shape (N,); ties go to the first in the tree."""
+
+    leaf: npt.NDArray[np.int64]
+    leaf_confidence: npt.NDArray[np.float64]
+    parent: npt.NDArray[np.int64]
+    parent_confidence: npt.NDArray[np.float64]
+
+
+def best_of(probabilities: Floats, tree: LabelTree) -> Best:
+    """Return the best leaf and the best parent of each row.
+
+    Args:
+        probabilities: (N, L), in the order of ``tree.labels``, rows summing to one.
+        tree: labels and parents.
+    """
+    leaves = np.asarray(probabilities, dtype=np.float64)
+    parents = tree.parent_probabilities(leaves)
+    return Best(leaves.argmax(1), leaves.max(1), parents.argmax(1), parents.max(1))
+
+
+def in_scope(score: Any, threshold: float | None) -> Any:
+    """Return whether scope scores, a number or an array, are at most the threshold; nan is out of scope.
+
+    Raises:
+        UsageError: when there is a threshold and no score.
+    """
+    if threshold is None:
+        return True if score is None else np.ones(np.shape(score), dtype=np.bool_)
+    if score is None:
+        raise UsageError("this operating point needs the photo's scope score; hand over that of scope.onnx")
+    return np.asarray(score) <= threshold
+
+
+def answer_kind(
+    leaf_confidence: Any, parent_confidence: Any, inside: Any, leaf_threshold: Any, parent_threshold: Any
+) -> npt.NDArray[np.str_]:
+    """Return the key of `REASONS` for confidences and thresholds: the rule itself, once, for any shapes.
+
+    Args:
+        leaf_confidence: of the most probable leaf.
+        parent_confidence: of the most probable parent.
+        inside: whether the photo is in scope, see `in_scope`.
+        leaf_threshold: see `OperatingPoint`.
+        parent_threshold: see `OperatingPoint`. The five are broadcast against each other.
+    """
+    tests = np.broadcast_arrays(
+        np.logical_not(inside), leaf_confidence >= leaf_threshold, parent_confidence >= parent_threshold
+    )
+    return np.select(tests, ["out_of_scope", "leaf", "parent"], "doubtful")
+
+
+def decide(
+    probabilities: Floats, tree: LabelTree, point: OperatingPoint, scope_score: float | None = None
+) -> Decision:
     """Turn one row of probabilities into an answer.
 
     Args:
         probabilities: shape (L,), in the order of ``tree.labels``, summing to one.
         tree: labels and parents.
         point: thresholds. Ties go to the label that comes first in the tree.
+        scope_score: of the photo, from `scope.onnx`; higher is stranger.
+
+    Raises:
+        UsageError: when the operating point has a scope threshold and there is no score.
     """
-    best = int(np.argmax(probabilities))
-    confidence = float(probabilities[best])
-    label = tree.labels[best]
-    if confidence >= point.leaf_threshold:
-        return Decision(label, tree.parent_of[label], confidence, "leaf")
-    parents = tree.parent_probabilities(probabilities)
-    broad = int(np.argmax(parents))
-    if float(parents[broad]) >= point.parent_threshold:
-        parent = tree.parents[broad]
-        return Decision(parent, parent, float(parents[broad]), "parent")
-    return Decision(UNKNOWN, None, confidence, "doubtful")
+    inside = in_scope(scope_score, point.scope_threshold)
+    best = best_of(np.asarray(probabilities)[None], tree)
+    leaf, broad = tree.labels[best.leaf[0]], tree.parents[best.parent[0]]
+    confidence, broad_confidence = float(best.leaf_confidence[0]), float(best.parent_confidence[0])
+    reason = str(
+        answer_kind(confidence, broad_confidence, inside, point.leaf_threshold, point.parent_threshold)
+    )
+    if reason == "leaf":
+        return Decision(leaf, tree.parent_of[leaf], confidence, reason)
+    if reason == "parent":
+        return Decision(broad, broad, broad_confidence, reason)
+    return Decision(UNKNOWN, None, confidence, reason)

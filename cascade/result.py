@@ -55,6 +55,10 @@ class Prediction:
             `cascade.errors.IMAGE_WARNING_CODES`.
         ms: milliseconds per stage and in total; in a batch, a stage's time is shared evenly among the
             photos that it ran on.
+        label_set: if it was asked for, the labels that contain the right one with the wanted probability,
+            the most probable first.
+        scope_score: how unlike everything known the photo is, in no unit; higher is stranger. None if the
+            bundle has no scope stage.
 
     Raises:
         ValueError: when the fields contradict each other.
@@ -72,6 +76,8 @@ class Prediction:
     experts: tuple[Opinion, ...] = ()
     warnings: tuple[str, ...] = ()
     ms: Mapping[str, float] = field(default_factory=dict, compare=False)
+    label_set: tuple[str, ...] = ()
+    scope_score: float | None = None
 
     def __post_init__(self) -> None:
         if self.status not in ("ok", "error"):
@@ -120,6 +126,8 @@ class Prediction:
             ],
             "warnings": list(self.warnings),
             "ms": {stage: round(value, 2) for stage, value in self.ms.items()},
+            "label_set": list(self.label_set),
+            "scope_score": None if self.scope_score is None else round(self.scope_score, 6),
         }
 
 

@@ -20,13 +20,15 @@ ANSWER = Prediction(
     experts=(Opinion("rooms", "kitchen", 0.75),),
     warnings=("truncated: only 80 % of the photo's rows could be read",),
     ms={"decode": 1.23456, "total": 9.0},
+    label_set=("kitchen", "bed"),
+    scope_score=1.23456789,
 )
 FAILURE = Prediction(path="b.jpg", status="error", error=ErrorInfo("empty", "the file is empty"))
 
 
 def test_keys_are_stable() -> None:
     keys = ["path", "status", "error", "label", "parent", "confidence", "reason", "top", "general", "experts",
-            "warnings", "ms"]  # fmt: skip
+            "warnings", "ms", "label_set", "scope_score"]  # fmt: skip
     # Users parse these. A key may be added at the end of this list, none may go or change its place.
     assert list(ANSWER.to_dict()) == keys
     assert list(FAILURE.to_dict()) == keys
@@ -47,6 +49,8 @@ def test_the_json_form_of_an_answer() -> None:
         "experts": [{"name": "rooms", "label": "kitchen", "confidence": 0.75}],
         "warnings": ["truncated: only 80 % of the photo's rows could be read"],
         "ms": {"decode": 1.23, "total": 9.0},
+        "label_set": ["kitchen", "bed"],
+        "scope_score": 1.234568,
     }
 
 

@@ -1,0 +1,135 @@
+"""Sets of labels that contain the right one with a given probability. In: one row of probabilities, the
+numbers of the bundle. Out: the labels of the set, the most probable first.
+
+Regularised adaptive prediction sets (RAPS: Angelopoulos, Bates, Jordan and Malik 2021, arXiv 2009.14193), in
+the form without random numbers, so that the same photo always gets the same set. With the labels of a photo
+in the order of falling probability, the label of rank r = 0, 1, ... has the score
+
+    sum of the probabilities of ranks 0 .. r-1   +   penalty * max(0, r - free_ranks)
+
+and belongs to the set if its score is at most the threshold of the wanted coverage, which is the conformal
+quantile of the right labels' scores on photos that fitted nothing else. The most probable label has score 0
+and is always in. The probability is over photos like those; it does not hold label by label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade.errors import BundleError, UsageError
+
+__all__ = ["LabelSets", "set_scores"]
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+def set_scores(
+    probabilities: Floats, penalty: float, free_ranks: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return the labels of N photos by falling probability, and their scores, both (N, L).
+
+    Scores do not fall with the rank, so every set is a beginning of the order.
+
+    Args:
+        probabilities: (N, L).
+        penalty: added for every rank beyond the free ones.
+        free_ranks: ranks without penalty.
+    """
+    wide = np.asarray(probabilities, dtype=np.float64)
+    order = np.argsort(-wide, axis=1, kind="stable")
+    ranked = np.take_along_axis(wide, order, axis=1)
+    before = np.cumsum(ranked, axis=1) - ranked
+    ranks = np.arange(wide.shape[1])
+    # Rounding must not let a score fall by a hair, nor the first one differ from 0.
+    scores = np.maximum(before, 0.0) + penalty * np.maximum(0, ranks - free_ranks)
+    return order, np.maximum.accumulate(scores, axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSets:
+    """The numbers that make sets.
+
+    Attributes:
+        penalty: of the formula, 0 or more.
+        free_ranks: of the formula, 0 or more.
+        photos: how many the thresholds were taken from.
+        thresholds: by rising coverage, (coverage, threshold) with thresholds that never fall.
+
+    Raises:
+        BundleError: when a value makes no sense.
+    """
+
+    penalty: float
+    free_ranks: int
+    photos: int
+    thresholds: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        if not self.penalty >= 0 or self.free_ranks < 0:
+            raise BundleError("label_sets: penalty and free_ranks must be 0 or more")
+        if not self.thresholds:
+            raise BundleError("label_sets: there are no thresholds")
+        for (low, q_low), (high, q_high) in zip(self.thresholds, self.thresholds[1:], strict=False):
+            if not (0.0 < low < high < 1.0 and q_low <= q_high):
+                raise BundleError(f"label_sets: coverages or thresholds are out of order after {low}")
+
+    @property
+    def largest(self) -> float:
+        """The largest coverage that can be given."""
+        return self.thresholds[-1][0]
+
+    def threshold(self, coverage: float) -> float:
+        """Return the threshold of the next stored coverage that is at least the wanted one.
+
+        Raises:
+            UsageError: when it is no share, or more than so few photos can give; names the largest.
+        """
+        if not 0.0 < coverage < 1.0:
+            raise UsageError(f"label_set is {coverage}; it is a share between 0 and 1, e.g. 0.95")
+        for stored, threshold in self.thresholds:
+            if stored >= coverage:
+                return threshold
+        raise UsageError(
+            f"label_set {coverage:g} is more than this bundle can give; the largest is {self.largest:g} "
+            f"(calibrated on {self.photos} photos)"
+        )
+
+    def columns(self, probabilities: Floats, coverage: float) -> tuple[int, ...]:
+        """Return the columns of the labels in the set of one photo, the most probable first.
+
+        Args:
+            probabilities: (L,).
+            coverage: wanted probability that the right label is among them.
+
+        Raises:
+            UsageError: see `threshold`.
+        """
+        order, scores = set_scores(np.asarray(probabilities)[None], self.penalty, self.free_ranks)
+        return tuple(int(column) for column in order[0][scores[0] <= self.threshold(coverage)])
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build from the JSON form; raises `BundleError` when keys are missing or of the wrong type."""
+        try:
+            return cls(
+                penalty=float(data["penalty"]),
+                free_ranks=int(data["free_ranks"]),
+                photos=int(data["photos"]),
+                thresholds=tuple((float(coverage), float(q)) for coverage, q in data["thresholds"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"label_sets: field missing or wrong: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "penalty": self.penalty,
+            "free_ranks": self.free_ranks,
+            "photos": self.photos,
+            "thresholds": [list(pair) for pair in self.thresholds],
+        }

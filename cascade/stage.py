@@ -1,0 +1,74 @@
+"""One graph of a bundle. In: its entry in bundle.json. Out: a validated `Stage`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from cascade.errors import BundleError
+from cascade.preprocess import InputSpec
+
+__all__ = ["Stage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One graph of a bundle.
+
+    Attributes:
+        name: ``"general"``, ``"router"``, ``"arbiter"``, ``"scope"`` or the name of an expert.
+        file: file name inside the bundle.
+        sha256: of the file.
+        labels: what the columns of the output mean; an expert's last one is `NOT_MINE`.
+        input: what its image looks like; None for graphs that see no image.
+        cost: of one run, in units of one run of the general model (measured side by side).
+
+    Raises:
+        BundleError: when a value makes no sense.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    labels: tuple[str, ...]
+    input: InputSpec | None = None
+    cost: float = 1.0
+
+    def __post_init__(self) -> None:
+        where = f"stage {self.name!r}"
+        if PurePosixPath(self.file).name != self.file or not self.file.endswith(".onnx"):
+            raise BundleError(f"{where}: {self.file!r} must be the name of an .onnx file in the bundle")
+        if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
+            raise BundleError(f"{where}: {self.sha256!r} is not a SHA-256 in lower-case hex")
+        if not self.labels:
+            raise BundleError(f"{where}: has no labels")
+        if not self.cost > 0:
+            raise BundleError(f"{where}: cost is {self.cost}, not above 0")
+
+    @classmethod
+    def from_dict(cls, name: str, data: dict[str, Any]) -> Stage:
+        """Build from the JSON form."""
+        try:
+            return cls(
+                name=name,
+                file=str(data["file"]),
+                sha256=str(data["sha256"]),
+                labels=tuple(str(label) for label in data["labels"]),
+                input=InputSpec.from_dict(data["input"]) if data.get("input") else None,
+                cost=float(data.get("cost", 1.0)),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"stage {name!r}: field missing or wrong: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form, without the name, which is the key that it stands under."""
+        data: dict[str, Any] = {
+            "file": self.file,
+            "sha256": self.sha256,
+            "labels": list(self.labels),
+            "cost": self.cost,
+        }
+        if self.input is not None:
+            data["input"] = self.input.to_dict()
+        return data
