@@ -101,16 +101,23 @@ def run_cli(
     return run
 
 
-@pytest.fixture
-def labelled_folder(tmp_path: Path, photo: Callable[..., Path]) -> Path:
-    """LABEL/FILE: eight photos per label around its colour, and so also in between."""
-    random = np.random.default_rng(4)
-    for label in COLOURS:
-        clean = np.asarray(Image.open(photo(f"data/{label}/clean.png", label)))[0, 0]
+@pytest.fixture(scope="session")
+def labelled_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LABEL/FILE: eight photos per label around its colour, and so also in between. Not to be changed."""
+    random, home = np.random.default_rng(4), tmp_path_factory.mktemp("labelled")
+    for label, (_, colour) in COLOURS.items():
+        (home / label).mkdir()
+        Image.new("RGB", (64, 48), colour).save(home / label / "clean.png")
         for index in range(7):
-            rgb = np.clip(clean + random.normal(0, 60, 3), 0, 255).astype(int).tolist()
-            photo(f"data/{label}/{index}.png", tuple(rgb), size=(40 + 30 * index, 50))
-    return tmp_path / "data"
+            rgb = np.clip(np.array(colour) + random.normal(0, 60, 3), 0, 255).astype(int).tolist()
+            Image.new("RGB", (40 + 30 * index, 50), tuple(rgb)).save(home / label / f"{index}.png")
+    return home
+
+
+@pytest.fixture
+def labelled_folder(labelled_photos: Path, tmp_path: Path) -> Path:
+    """A copy of `labelled_photos` that a test may change."""
+    return shutil.copytree(labelled_photos, tmp_path / "data")
 
 
 @pytest.fixture(scope="session")

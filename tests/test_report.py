@@ -28,14 +28,14 @@ from cascade.scores import Evaluation
 _VOID = {"meta", "img", "br", "link", "path", "use", "rect"}
 
 
-@pytest.fixture
-def evaluation(two_expert_bundle: Path, labelled_folder: Path) -> Evaluation:
-    return evaluate(Cascade(two_expert_bundle), scan(labelled_folder).photos)
+@pytest.fixture(scope="module")
+def evaluation(two_expert_bundle: Path, labelled_photos: Path) -> Evaluation:
+    return evaluate(Cascade(two_expert_bundle), scan(labelled_photos).photos)
 
 
-@pytest.fixture
-def plain(expertless_bundle: Path, labelled_folder: Path) -> Evaluation:
-    return evaluate(Cascade(expertless_bundle), scan(labelled_folder).photos)
+@pytest.fixture(scope="module")
+def plain(expertless_bundle: Path, labelled_photos: Path) -> Evaluation:
+    return evaluate(Cascade(expertless_bundle), scan(labelled_photos).photos)
 
 
 class Page(HTMLParser):
@@ -234,9 +234,8 @@ class TestPage:
         assert "<script>.jpg" in page.text
 
     def test_a_photo_that_is_gone_leaves_a_gap(self, evaluation: Evaluation, tmp_path: Path) -> None:
-        for one in evaluation.photos:
-            one.path.unlink()
-        page = page_of(evaluation, tmp_path / "out")
+        gone = tuple(dataclasses.replace(one, path=tmp_path / one.path.name) for one in evaluation.photos)
+        page = page_of(dataclasses.replace(evaluation, photos=gone), tmp_path / "out")
         assert "not readable now" in page.text
         assert not any(target.startswith("data:image/jpeg") for target in page.loads)
 
