@@ -1,4 +1,4 @@
-"""The cascade as a whole: the same photo gives the same answer however it comes and whatever comes with it."""
+"""The cascade as a whole: a photo gives the same answer however it comes and whatever comes with it."""
 
 from __future__ import annotations
 
