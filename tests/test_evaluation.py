@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cascade import Cascade
-from cascade.dataset import scan
+from cascade.dataset import Photo, scan
 from cascade.errors import DataError, UsageError
 from cascade.evaluation import evaluate, evaluate_folder
 from cascade.scores import WAYS, Evaluation
@@ -21,6 +21,14 @@ ASK = {"general": "never", "cascade": "router", "always": "always"}
 
 def run(bundle: Path, folder: Path) -> Evaluation:
     return evaluate(Cascade(bundle), scan(folder).photos)
+
+
+def real_photos(folder: Path) -> list[Photo]:
+    """The test split, without `scan`, which reads and hashes all splits."""
+    return [
+        Photo(path, path.parent.name, "test", "", "")
+        for path in sorted((folder / "photos" / "test").glob("*/*.jpg"), reverse=True)
+    ]
 
 
 class TestWays:
@@ -41,6 +49,21 @@ class TestWays:
             flags = evaluation.asked[way][row]
             assert asked == [name for name, flag in zip(costs, flags, strict=True) if flag]
             assert evaluation.cost(way)[row] == pytest.approx(1 + sum(costs[name] for name in asked))
+
+    @pytest.mark.parametrize("way", WAYS)
+    def test_each_way_is_what_the_shipped_bundle_answers(
+        self, way: str, shipped_bundle: Path, photos_folder: Path
+    ) -> None:
+        """Three real stages and real photographs, one of each label."""
+        first = {photo.label: photo for photo in real_photos(photos_folder)}
+        evaluation = evaluate(Cascade(shipped_bundle), list(first.values()))
+        labels = evaluation.bundle.tree.labels
+        answers = Cascade(shipped_bundle, ask=ASK[way]).predict_many(p.path for p in evaluation.photos)
+        for row, answer in enumerate(answers):
+            assert answer.top[0][1] == pytest.approx(evaluation.confidence(way)[row], abs=1e-4)
+            place = labels.index(answer.top[0][0])
+            assert evaluation.probabilities[way][row, place] == pytest.approx(answer.top[0][1], abs=1e-4)
+        assert len(evaluation.photos) == len(labels)
 
     def test_the_photos_exercise_the_router(self, labelled_folder: Path, two_expert_bundle: Path) -> None:
         """Otherwise the test above would compare nobody with nobody."""

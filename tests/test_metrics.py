@@ -187,6 +187,17 @@ class TestCalibration:
         expected = relplot.smECE(confidence, right.astype(float))
         assert metrics.smooth_calibration_error(confidence, right) == pytest.approx(expected, abs=1.5e-3)
 
+    def test_smooth_error_is_relplots_where_calibration_is_good(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            relplot = pytest.importorskip("relplot", reason="relplot is the reference")
+        random = np.random.default_rng(6)
+        confidence = random.beta(5, 2, 3000)
+        right = random.random(3000) < confidence
+        expected = relplot.smECE(confidence, right.astype(float))
+        assert expected < 0.02
+        assert metrics.smooth_calibration_error(confidence, right) == pytest.approx(expected, abs=1e-3)
+
     def test_confidence_and_right_must_match(self) -> None:
         with pytest.raises(UsageError, match="do not match"):
             metrics.reliability_bins(np.ones(3), np.ones(2, dtype=bool))

@@ -101,6 +101,22 @@ class TestAnalysis:
                 assert evaluation.photos[place].label == confusion["label"]
                 assert labels[evaluation.predicted()[place]] == confusion["predicted"]
 
+    def test_pairs(self, evaluation: Evaluation) -> None:
+        found = analyse(evaluation)
+        both_ways = Counter()
+        for confusion in found["confusions"]:
+            both_ways[frozenset((confusion["label"], confusion["predicted"]))] += confusion["photos"]
+        assert {frozenset(pair["labels"]): sum(pair["confused"]) for pair in found["pairs"]} == both_ways
+        columns = {label: column for column, label in enumerate(evaluation.bundle.tree.labels)}
+        for pair in found["pairs"]:
+            apart = []
+            for photo, row in zip(evaluation.photos, evaluation.probabilities["cascade"], strict=True):
+                if photo.label in pair["labels"]:
+                    [other] = set(pair["labels"]) - {photo.label}
+                    apart.append(row[columns[photo.label]] > row[columns[other]])
+            assert pair["photos"] == len(apart)
+            assert pair["cascade"] == pytest.approx(np.mean(apart))
+
     def test_routing_is_counted_again_with_the_cascade_itself(
         self, evaluation: Evaluation, two_expert_bundle: Path, tmp_path: Path
     ) -> None:

@@ -55,6 +55,7 @@ def analyse(evaluation: Evaluation) -> dict[str, Any]:
             "counts": confusion.tolist(),
         },
         "confusions": _confusions(evaluation, confusion),
+        "pairs": _pairs(evaluation, confusion),
         "mistakes": _surest(evaluation, ~evaluation.right())[:_MISTAKES],
         "reliability": {way: _reliability(evaluation, way) for way in WAYS},
         "risk_coverage": {way: _risk_coverage(evaluation, way) for way in WAYS},
@@ -150,6 +151,32 @@ def _confusions(evaluation: Evaluation, confusion: npt.NDArray[np.int64]) -> lis
             }
         )
     return rows
+
+
+def _pairs(evaluation: Evaluation, confusion: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+    """How well two labels that are ever confused are told apart, the most confused first.
+
+    Told apart: among the photos of both labels, those whose own label is more probable than the other one.
+    """
+    labels, truth = evaluation.bundle.tree.labels, evaluation.truth
+    rows = []
+    for first in range(len(labels)):
+        for second in range(first + 1, len(labels)):
+            confused = int(confusion[first, second]), int(confusion[second, first])
+            if not any(confused):
+                continue
+            row: dict[str, Any] = {"labels": [labels[first], labels[second]]}
+            row["confused"] = list(confused)
+            members = (truth == first) | (truth == second)
+            row["photos"] = n = int(members.sum())
+            for way in ("general", "cascade"):
+                own = evaluation.probabilities[way][members, truth[members]]
+                other = evaluation.probabilities[way][members, first + second - truth[members]]
+                apart = int((own > other).sum())
+                row[way] = apart / n
+                row[f"{way}_interval"] = list(metrics.wilson_interval(apart, n))
+            rows.append(row)
+    return sorted(rows, key=lambda row: -sum(row["confused"]))
 
 
 def _reliability(evaluation: Evaluation, way: str) -> list[dict[str, Any]]:
