@@ -7,10 +7,11 @@ image or array has been decoded in full already and is reduced by averaging bloc
 preprocessing to 224 x 224, in grey levels of 0..255, with each other and with the exact resize of the full
 photo, for several values of `reducing_gap`.
 
-Three kinds of photos, since photographs of 12 megapixels do not come with any package: sample photographs of
-scikit-image and scikit-learn as they are; enlarged to 3 and 12 megapixels (soft: no detail at the scale of
-one pixel); and 12 megapixels laid out from many labelled photographs, each at its own size (sharp to the
-last pixel, the hardest case). The last needs the labelled photographs.
+Photographs of 12 megapixels do not come with any package, so there are several kinds of photos: the sample
+photographs of scikit-image and scikit-learn as they are; enlarged to 1, 3 and 12 megapixels (soft: no detail
+at the scale of one pixel); enlarged to sides that the factor does not divide, where the last blocks are
+incomplete and the picture is stretched by up to one block; and 12 megapixels laid out from many labelled
+photographs, none of them scaled (sharp to the last pixel). The last needs the labelled photographs.
 """
 
 from __future__ import annotations
@@ -43,10 +44,11 @@ def samples() -> Iterator[Image.Image]:
             yield image.convert("RGB")
 
 
-def enlarged(megapixels: float) -> Iterator[Image.Image]:
+def enlarged(megapixels: float, remainder: int = 0) -> Iterator[Image.Image]:
+    """Sides are multiples of 8, as those of cameras are, plus a remainder, as those of cropped photos are."""
     for image in samples():
         scale = (megapixels * 1e6 / (image.width * image.height)) ** 0.5
-        size = (round(image.width * scale), round(image.height * scale))
+        size = tuple(round(side * scale / 8) * 8 + remainder for side in image.size)
         yield image.resize(size, Image.Resampling.LANCZOS)
 
 
@@ -99,7 +101,13 @@ def main() -> None:
     default = Path(os.environ.get("CASCADE_PHOTOS", Path(__file__).parents[2] / "shared" / "data"))
     parser.add_argument("--photos", type=Path, default=default, help="the labelled photographs")
     photos = parser.parse_args().photos
-    kinds = {"as they are": samples(), "enlarged, 3 MP": enlarged(3), "enlarged, 12 MP": enlarged(12)}
+    kinds = {
+        "as they are": samples(),
+        "enlarged, 1 MP": enlarged(1),
+        "enlarged, 3 MP": enlarged(3),
+        "enlarged, 12 MP": enlarged(12),
+        "12 MP, odd sides": enlarged(12, remainder=1),
+    }
     if (photos / "photos" / "test").is_dir():
         kinds["mosaic, 12 MP"] = mosaics(photos, 4)
     else:
