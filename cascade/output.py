@@ -1,5 +1,5 @@
 """Writing rows. In: rows (`cascade.rows`). Out: text of one format, on standard output or in a file,
-always whole rows at a time, so that whoever reads along never sees half a row.
+row by row, so that others can read along.
 
     table   for people: label, confidence and path, one line each
     jsonl   one JSON object a line
@@ -160,8 +160,10 @@ def _explanation(row: Row) -> list[str]:
 class RowSink:
     """A file or standard output that takes whole rows.
 
-    A row is handed to the operating system with one write, so that readers see it at once and whole; after
-    `sync` it also survives a power cut (as far as the disk keeps its word).
+    A row is handed to the operating system at once and with one write: readers need not wait for a buffer
+    to fill. (Linux may show the beginning of a write that crosses a page for an instant, so a reader that
+    follows along takes what ends with a line end.) After `sync` a row also survives a power cut, as far as the
+    disk keeps its word.
 
     Args:
         path: a file; None is standard output.

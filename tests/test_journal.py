@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 
 import pytest
 
@@ -117,8 +118,7 @@ def test_a_full_disk_keeps_what_was_committed(tmp_path):
         # SQLite reports a file at its page limit exactly as it does a full disk.
         journal._db.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(OutputError, match=r"writing stopped \(database or disk is full\).*--resume"):
-            for number in range(1000):
-                journal.add(item(f"{number}"), row(f"{number}"))
+            deque((journal.add(item(f"{n}"), row(f"{n}")) for n in range(1000)), maxlen=0)
     with Journal(tmp_path / "j") as journal:
         assert [r["path"] for r in journal.rows()] == ["a"]
 

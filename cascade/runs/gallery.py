@@ -91,6 +91,7 @@ def _photo(row: Row, folder: Path) -> dict[str, Any]:
         "confidence": row["confidence"],
         "reason": row["reason"],
         "route": " + ".join(asked) or "general",
+        "guess": row["top"][0]["label"] if row["top"] else "",
         "top": ", ".join(f"{t['label']} {t['probability']:.2f}" for t in row["top"][:3]),
     }
 

@@ -20,8 +20,10 @@ from cascade.runs.stream import Item
 
 __all__ = ["Store", "open_store", "state_path"]
 
-#: Seconds between two commits. Each waits for the disk about three times, so more often would cost speed.
+#: Most seconds between two commits. Each waits for the disk a few times, so more often would cost speed.
 _COMMIT_INTERVAL: Final = 1.0
+#: Seconds to the first commit; the interval doubles from there, so that short runs have something to keep.
+_FIRST_COMMIT: Final = 0.05
 
 #: Writes a whole output of a format that cannot be appended to.
 WholeWriter = Callable[[Path, Iterator[Row]], None]
@@ -57,6 +59,7 @@ class Store:
         self._whole = whole
         self._output = output
         self._committed = time.monotonic()
+        self._interval = _FIRST_COMMIT
 
     def add(self, item: Item, row: Row) -> None:
         """Write a row, and remember it."""
@@ -66,7 +69,8 @@ class Store:
             return
         if self.journal.add(item, row):
             self.journal.set("outdated", "1")
-        if time.monotonic() - self._committed >= _COMMIT_INTERVAL:
+        if time.monotonic() - self._committed >= self._interval:
+            self._interval = min(2 * self._interval, _COMMIT_INTERVAL)
             self.commit()
 
     def commit(self) -> None:
