@@ -162,8 +162,8 @@ class RowSink:
 
     A row is handed to the operating system at once and with one write: readers need not wait for a buffer
     to fill. (Linux may show the beginning of a write that crosses a page for an instant, so a reader that
-    follows along takes what ends with a line end.) After `sync` a row also survives a power cut, as far as the
-    disk keeps its word.
+    follows along takes what ends with a line end.) After `sync` a row also survives a power cut, as far as
+    the disk keeps its word.
 
     Args:
         path: a file; None is standard output.

@@ -154,7 +154,9 @@ def test_undo_does_not_overwrite_a_new_file(album, tmp_path):
     assert (tmp_path / "album" / "one" / "a.jpg").read_bytes() == b"new"
 
 
-@pytest.mark.parametrize("content", ["hello", "[1]\n", '{"mode": "delete", "source": "/a", "target": "/b"}\n'])
+@pytest.mark.parametrize(
+    "content", ["hello", "[1]\n", '{"mode": "delete", "source": "/a", "target": "/b"}\n']
+)
 def test_what_is_no_undo_file(tmp_path, content):
     path = tmp_path / "undo.jsonl"
     path.write_text(content)
@@ -165,7 +167,13 @@ def test_what_is_no_undo_file(tmp_path, content):
 
 @pytest.mark.parametrize(
     ("label", "name"),
-    [("beach", "beach"), ("../../etc", "_.._etc"), ("..", "_"), ("a/b\\c:d", "a_b_c_d"), ("cuộc sống", "cuộc sống")],
+    [
+        ("beach", "beach"),
+        ("../../etc", "_.._etc"),
+        ("..", "_"),
+        ("a/b\\c:d", "a_b_c_d"),
+        ("cuộc sống", "cuộc sống"),
+    ],
 )
 def test_labels_are_names_of_one_folder(label, name):
     assert folder_name(label) == name
