@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from cascade import metrics
+from cascade import metrics, reliability
 from cascade.bundle import Bundle
 from cascade.dataset import Photo
 from cascade.files import readable
@@ -170,10 +170,10 @@ class Evaluation:
             group_accuracy_interval=metrics.wilson_interval(int(group_right.sum()), n),
             nll=metrics.negative_log_likelihood(probabilities, self.truth),
             brier=metrics.brier_score(probabilities, self.truth),
-            ece=metrics.expected_calibration_error(confidence, right),
-            ece_floor=metrics.expected_calibration_error_floor(confidence),
-            smooth_ece=metrics.smooth_calibration_error(confidence, right),
-            augrc=metrics.augrc(confidence, right),
+            ece=reliability.expected_calibration_error(confidence, right),
+            ece_floor=reliability.expected_calibration_error_floor(confidence),
+            smooth_ece=reliability.smooth_calibration_error(confidence, right),
+            augrc=reliability.augrc(confidence, right),
             cost=float(self.cost(way).mean()),
             deferral_rate=float(self.asked[way].any(axis=1).mean()),
         )

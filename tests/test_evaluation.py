@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from cascade import Cascade
 from cascade.dataset import Photo, scan
 from cascade.errors import DataError, UsageError
 from cascade.evaluation import evaluate, evaluate_folder
+from cascade.report import render_table
 from cascade.scores import WAYS, Evaluation
 
 ASK = {"general": "never", "cascade": "router", "always": "always"}
@@ -248,3 +251,31 @@ class TestResult:
         assert json.loads(json.dumps(form))["ways"]["cascade"]["accuracy_interval"] == list(
             form["ways"]["cascade"]["accuracy_interval"]
         )
+
+
+class TestCommand:
+    def test_prints_the_table(self, run_cli: Callable[..., Any], labelled_folder: Path) -> None:
+        ran = run_cli("evaluate", labelled_folder)
+        expected = render_table(evaluate_folder(labelled_folder))
+        assert (ran.code, ran.out, ran.err) == (0, expected, "")
+
+    def test_writes_json_and_report(
+        self, run_cli: Callable[..., Any], labelled_folder: Path, tmp_path: Path
+    ) -> None:
+        pytest.importorskip("matplotlib")
+        pytest.importorskip("jinja2")
+        ran = run_cli("evaluate", labelled_folder, "--json", "-", "--report", tmp_path / "out")
+        assert ran.code == 0
+        figures = json.loads(ran.out)
+        report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+        assert figures == {key: report[key] for key in figures}
+        assert (tmp_path / "out" / "report.html").is_file()
+
+    def test_a_folder_that_does_not_fit_is_one_line(
+        self, run_cli: Callable[..., Any], labelled_folder: Path
+    ) -> None:
+        (labelled_folder / "menu").rename(labelled_folder / "zebra")
+        ran = run_cli("evaluate", labelled_folder)
+        assert (ran.code, ran.out) == (2, "")
+        assert "does not know these labels: zebra" in ran.err
+        assert "Traceback" not in ran.err

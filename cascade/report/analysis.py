@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from cascade import metrics
+from cascade import metrics, reliability
 from cascade.labels import NOT_MINE, UNKNOWN
 from cascade.policy import REASONS, decide
 from cascade.scores import WAYS, Evaluation
@@ -180,7 +180,7 @@ def _pairs(evaluation: Evaluation, confusion: npt.NDArray[np.int64]) -> list[dic
 
 
 def _reliability(evaluation: Evaluation, way: str) -> list[dict[str, Any]]:
-    bins = metrics.reliability_bins(evaluation.confidence(way), evaluation.right(way))
+    bins = reliability.reliability_bins(evaluation.confidence(way), evaluation.right(way))
     return [
         {
             "photos": int(count),
@@ -194,7 +194,7 @@ def _reliability(evaluation: Evaluation, way: str) -> list[dict[str, Any]]:
 
 def _risk_coverage(evaluation: Evaluation, way: str) -> list[dict[str, float]]:
     """The curve without its first point, where nobody is answered, thinned to what a plot can show."""
-    curve = metrics.risk_coverage(evaluation.confidence(way), evaluation.right(way))
+    curve = reliability.risk_coverage(evaluation.confidence(way), evaluation.right(way))
     points = len(curve.coverage)
     keep = np.unique(np.linspace(1, points - 1, min(points - 1, _CURVE_POINTS)).round().astype(int))
     return [
