@@ -8,6 +8,8 @@ import importlib.util
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -301,6 +303,14 @@ class TestPage:
         (tmp_path / "photos.csv").mkdir()
         with pytest.raises(OutputError, match="cannot be written"):
             write_report(evaluation, tmp_path)
+
+
+def test_the_table_needs_no_extra() -> None:
+    """The light install evaluates without matplotlib and jinja2; the page imports them when it is written."""
+    code = "import sys, cascade.evaluation; sys.exit(bool({'matplotlib', 'jinja2'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    with_extra = code.replace("cascade.evaluation", "cascade.report.plots")
+    assert subprocess.run([sys.executable, "-c", with_extra], check=False).returncode == 1
 
 
 class TestCsv:
