@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import onnxruntime as ort
 
+from cascade.bundle_safety import MAX_GRAPH_BYTES, check_graph
 from cascade.drift import Reference
 from cascade.errors import BundleError
 from cascade.label_sets import LabelSets
@@ -254,8 +255,10 @@ class Bundle:
         self, stage: Stage, inputs: Sequence[str], outputs: Sequence[str], counted: str
     ) -> GraphSession:
         path = self.folder / stage.file
-        self.check_hash(stage)
-        session = GraphSession(path, inputs, outputs)
+        content = self._read(stage)
+        check_graph(content, path)
+        # What was checked is what is loaded, also when the file changes in the meantime.
+        session = GraphSession(path, inputs, outputs, content=content)
         width = session.widths[counted]
         if width is not None and width != len(stage.labels):
             raise BundleError(
@@ -266,19 +269,24 @@ class Bundle:
 
     def check_hash(self, stage: Stage) -> None:
         """Compare a file with the manifest; raises `BundleError` when it is missing or differs."""
+        self._read(stage)
+
+    def _read(self, stage: Stage) -> bytes:
         path = self.folder / stage.file
         try:
             with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+                content = file.read(MAX_GRAPH_BYTES + 1)
         except OSError as error:
             raise BundleError(
                 f"{path}: cannot be read ({error.strerror or error}); copy the bundle again"
             ) from error
+        found = hashlib.sha256(content).hexdigest()
         if found != stage.sha256:
             raise BundleError(
                 f"{path}: has SHA-256 {found[:12]}..., {MANIFEST} says {stage.sha256[:12]}...; "
                 "the file is damaged or was replaced: copy the bundle again"
             )
+        return content
 
 
 def find_bundle(folder: str | os.PathLike[str] | None = None) -> Path:

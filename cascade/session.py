@@ -30,13 +30,20 @@ class GraphSession:
         inputs: names that the graph must take, no more and no fewer.
         outputs: names that it must give.
         threads: threads per run.
+        content: of the file, if it was read already.
 
     Raises:
         BundleError: when the file is no graph or its inputs and outputs are others.
     """
 
     def __init__(
-        self, path: Path, inputs: Sequence[str], outputs: Sequence[str], *, threads: int = 1
+        self,
+        path: Path,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        threads: int = 1,
+        content: bytes | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -45,7 +52,7 @@ class GraphSession:
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(
-                str(path), sess_options=options, providers=["CPUExecutionProvider"]
+                content or str(path), sess_options=options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime raises many types, all meaning "cannot load"
             first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
