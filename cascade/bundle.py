@@ -16,7 +16,6 @@ Reading a bundle runs no code of the bundle: JSON and ONNX only, hashes checked 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from typing import Any, Final
 import onnxruntime as ort
 
 from cascade.bundle_safety import MAX_GRAPH_BYTES, check_graph
+from cascade.bundle_schema import check_manifest, read_manifest
 from cascade.drift import Reference
 from cascade.errors import BundleError
 from cascade.label_sets import LabelSets
@@ -127,16 +127,7 @@ class Bundle:
         root = find_bundle(folder)
         path = root / MANIFEST
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise BundleError(f"{path}: cannot be read ({error})") from error
-        except json.JSONDecodeError as error:
-            raise BundleError(
-                f"{path}: is not JSON (line {error.lineno}: {error.msg}); "
-                "copy the bundle again or train it again"
-            ) from error
-        try:
-            return cls._from_dict(root, data)
+            return cls._from_dict(root, read_manifest(path))
         except BundleError as error:
             raise BundleError(f"{path}: {error}") from None
 
@@ -150,6 +141,7 @@ class Bundle:
                 f"has format version {found!r}, this cascade reads {FORMAT_VERSION}; "
                 "install the cascade that wrote it or train the bundle again"
             )
+        check_manifest(data)
         try:
             labels = data["labels"]
             stages = data["stages"]
