@@ -207,7 +207,7 @@ class Cascade:
         general_input = bundle.general.input
         assert general_input is not None  # Bundle checks it
         started = time.perf_counter()
-        result = self._session(bundle.general).run({"image": inputs[general_input]})
+        result = self._session(bundle.general).run_images(inputs[general_input])
         out.general_logits, out.embedding = result["logits"], result["embedding"]
         started = _lap(out.seconds, "general", started)
 
@@ -229,7 +229,7 @@ class Cascade:
             if mine.any():
                 assert expert.input is not None
                 session = self._session(expert)
-                out.expert_logits[expert.name] = session.run({"image": inputs[expert.input][mine]})["logits"]
+                out.expert_logits[expert.name] = session.run_images(inputs[expert.input][mine])["logits"]
                 started = _lap(out.seconds, expert.name, started)
 
         # With nobody asked, the arbiter is the calibrated general model.
