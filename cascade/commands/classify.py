@@ -209,7 +209,7 @@ def _batches(
         find_photos(options.paths, find)  # refuses what does not exist
         return watch_batches(options.paths, find, stopped)
     if options.from_list:
-        found = read_list(sys.stdin.buffer, null=options.null)
+        found = read_list(sys.stdin.buffer, null=options.null, stopped=stopped)
         nothing = "the list on standard input is empty"
     else:
         found = find_photos(options.paths, find)
