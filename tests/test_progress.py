@@ -122,7 +122,8 @@ def test_the_summary_counts():
 
 GIVEN = {
     "paths": ("photos",), "format_name": None, "output": "-", "fields": None, "explain": False,
-    "bundle": None, "ask": "router", "operating_point": "default", "label_set": None, "top_k": 5, "workers": None,
+    "bundle": None, "ask": "router", "operating_point": "default", "label_set": None, "top_k": 5,
+    "workers": None,
     "max_pixels": 10, "resume": False, "restart": False, "by_content": False, "watch": False, "null": False,
     "follow_links": False, "hidden": False, "gallery": None, "sort_into": None, "sort_mode": "link",
     "yes": False, "write_xmp": False, "quiet": False, "verbose": 0,
