@@ -1,17 +1,18 @@
-"""Calibration. In: what the exported graphs say of the calibration photos. Out: arbiter, router, thresholds.
+"""Calibration. In: what the exported graphs say of the calibration photos. Out: arbiter and router, and what
+they say of photos that had no part in them.
 
 The split `calibration` is cut in two, stratified by label:
 
-    fit part (2/3)        temperatures and weights of the arbiter, then the router; figures about them are
-                          cross-fitted: every photo is judged by numbers that it had no part in
-    threshold part (1/3)  thresholds of the operating point, on what the finished arbiter says
+    fit part (2/3)  temperatures and weights of the arbiter, then the router; figures about them are
+                    cross-fitted: every photo is judged by numbers that it had no part in
+    held out (1/3)  nothing here; `cascade.training.guarantees` builds every promise on it
 
 The split `test` is never seen here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Final
@@ -19,20 +20,20 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cascade.labels import LabelTree
-from cascade.policy import OperatingPoint
 from cascade.training.graphs import ArbiterParameters, RouterParameters, router_features
 
-__all__ = ["Calibration", "Outputs", "arbitrate", "calibrate"]
+__all__ = ["Calibration", "Outputs", "arbitrate", "calibrate", "expected_gain"]
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+#: Places that fit, places that are judged.
+Fold = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 _FOLDS: Final = 5
 #: Costs per unit of which the gain is compared when the operating point is chosen.
@@ -67,13 +68,23 @@ class Calibration:
     Attributes:
         arbiter: numbers of `arbiter.onnx`.
         router: numbers of `router.onnx`; None without experts.
-        operating_point: thresholds and cost weight.
+        cost_weight: gain that one unit of cost must bring for an expert to be asked.
+        fit_rows: places of the F photos that fitted arbiter and router.
+        held_out_rows: places of the other H photos.
+        fit_probabilities: (F, L), cross-fitted, experts asked by the router.
+        held_out_probabilities: (H, L), of the finished arbiter, experts asked by the router.
+        held_out_asked: (H, E).
         facts: how it was chosen, for metrics.json and the card.
     """
 
     arbiter: ArbiterParameters
     router: RouterParameters | None
-    operating_point: OperatingPoint
+    cost_weight: float
+    fit_rows: npt.NDArray[np.int64]
+    held_out_rows: npt.NDArray[np.int64]
+    fit_probabilities: FloatArray
+    held_out_probabilities: FloatArray
+    held_out_asked: BoolArray
     facts: dict[str, Any]
 
 
@@ -84,9 +95,8 @@ def calibrate(
     costs: Sequence[float],
     *,
     seed: int,
-    max_error: float,
 ) -> Calibration:
-    """Fit arbiter, router and thresholds.
+    """Fit arbiter and router.
 
     Args:
         outputs: on the calibration photos.
@@ -94,30 +104,38 @@ def calibrate(
         experts: expert -> its labels, without "not mine".
         costs: of every expert, in units of one run of the general model.
         seed: of the partitions.
-        max_error: share of wrong answers that the operating point may give; see `_threshold`.
     """
     folds = StratifiedKFold(3, shuffle=True, random_state=seed)
-    fit_rows, threshold_rows = next(iter(folds.split(outputs.general, outputs.targets)))
-    fit_part, threshold_part = outputs.rows(fit_rows), outputs.rows(threshold_rows)
+    fit_rows, held_out_rows = next(iter(folds.split(outputs.general, outputs.targets)))
+    fit_part, held_out = outputs.rows(fit_rows), outputs.rows(held_out_rows)
     arbiter = _fit_arbiter(fit_part, tree, experts)
     facts: dict[str, Any] = {
         "fit_photos": len(fit_rows),
-        "threshold_photos": len(threshold_rows),
+        "held_out_photos": len(held_out_rows),
         "arbiter": arbiter.to_dict(),
     }
     router, cost_weight = None, 0.0
-    asked = np.zeros((len(threshold_rows), len(experts)), dtype=np.bool_)
+    asked = np.zeros((len(held_out_rows), len(experts)), dtype=np.bool_)
     if experts:
-        router, cost_weight, facts["router"] = _fit_router(
+        router, cost_weight, fit_probabilities, facts["router"] = _fit_router(
             fit_part, tree, experts, np.asarray(costs), arbiter.temperature, seed
         )
-        gain = _gain(router, threshold_part, tree, experts, arbiter.temperature)
+        gain = expected_gain(router, held_out, tree, experts)
         asked = gain > cost_weight * np.asarray(costs)
-    probabilities = arbitrate(arbiter, threshold_part, tree, experts, asked)
-    point, facts["thresholds"] = _choose_thresholds(
-        probabilities, threshold_part.targets, tree, cost_weight, max_error
+    else:
+        _, answers = _cross_fit(fit_part, tree, experts, seed)
+        fit_probabilities = answers(np.zeros((len(fit_rows), 0), dtype=np.bool_))
+    return Calibration(
+        arbiter=arbiter,
+        router=router,
+        cost_weight=cost_weight,
+        fit_rows=fit_rows,
+        held_out_rows=held_out_rows,
+        fit_probabilities=fit_probabilities,
+        held_out_probabilities=arbitrate(arbiter, held_out, tree, experts, asked),
+        held_out_asked=asked,
+        facts=facts,
     )
-    return Calibration(arbiter, router, point, facts)
 
 
 # --- arbiter ------------------------------------------------------------------------------------------
@@ -220,6 +238,23 @@ def _fit_arbiter(
     )
 
 
+def _cross_fit(
+    outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]], seed: int
+) -> tuple[list[Fold], Callable[[BoolArray], FloatArray]]:
+    """Return folds, and what gives probabilities (N, L) for who was asked (N, E), cross-fitted on them."""
+    # Not stratified: a rare label may have fewer photos than there are folds.
+    folds = list(KFold(_FOLDS, shuffle=True, random_state=seed).split(outputs.general))
+    arbiters = [_fit_arbiter(outputs.rows(train), tree, experts) for train, _ in folds]
+
+    def answers(asked: BoolArray) -> FloatArray:
+        out = np.zeros((len(outputs.targets), len(tree.labels)))
+        for arbiter, (_, fold) in zip(arbiters, folds, strict=True):
+            out[fold] = arbitrate(arbiter, outputs.rows(fold), tree, experts, asked[fold])
+        return out
+
+    return folds, answers
+
+
 # --- router -------------------------------------------------------------------------------------------
 
 
@@ -230,19 +265,13 @@ def _fit_router(
     costs: FloatArray,
     temperature: float,
     seed: int,
-) -> tuple[RouterParameters, float, dict[str, Any]]:
-    """Fit the router on cross-fitted arbiter answers; choose the cost weight on cross-fitted gains."""
+) -> tuple[RouterParameters, float, FloatArray, dict[str, Any]]:
+    """Fit the router on cross-fitted arbiter answers; choose the cost weight on cross-fitted gains.
+
+    Returns the router, the cost weight, cross-fitted probabilities (N, L) at it, and facts.
+    """
     count, n = len(experts), len(outputs.targets)
-    # Not stratified: a rare label may have fewer photos than there are folds.
-    folds = list(KFold(_FOLDS, shuffle=True, random_state=seed).split(outputs.general))
-    arbiters = [_fit_arbiter(outputs.rows(train), tree, experts) for train, _ in folds]
-
-    def answers(asked: BoolArray) -> FloatArray:
-        out = np.zeros((n, len(tree.labels)))
-        for arbiter, (_, held_out) in zip(arbiters, folds, strict=True):
-            out[held_out] = arbitrate(arbiter, outputs.rows(held_out), tree, experts, asked[held_out])
-        return out
-
+    folds, answers = _cross_fit(outputs, tree, experts, seed)
     nobody, everybody = np.zeros((n, count), dtype=np.bool_), np.ones((n, count), dtype=np.bool_)
     before = answers(nobody)
     right_before = before.argmax(1) == outputs.targets
@@ -290,7 +319,8 @@ def _fit_router(
         "chosen": chosen,
         "confidence_baseline": _confidence_baseline(before, tree, experts, describe, answers, chosen),
     }
-    return router, float(chosen["cost_weight"]), facts
+    weight = float(chosen["cost_weight"])
+    return router, weight, answers(cross_gain > weight * costs), facts
 
 
 def _confidence_baseline(
@@ -314,14 +344,11 @@ def _confidence_baseline(
     return result
 
 
-def _gain(
-    router: RouterParameters,
-    outputs: Outputs,
-    tree: LabelTree,
-    experts: Mapping[str, Sequence[str]],
-    temperature: float,
+def expected_gain(
+    router: RouterParameters, outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]]
 ) -> FloatArray:
-    calm = _softmax(outputs.general / temperature)
+    """Compute what `router.onnx` computes, (N, E)."""
+    calm = _softmax(outputs.general / router.temperature)
     columns = []
     for column, own in enumerate(experts.values()):
         x = router_features(calm, tree.labels, own)
@@ -347,51 +374,3 @@ def _sigmoid(x: FloatArray) -> FloatArray:
 def _softmax(x: FloatArray) -> FloatArray:
     exponent = np.exp(x - x.max(1, keepdims=True))
     return np.asarray(exponent / exponent.sum(1, keepdims=True))
-
-
-# --- thresholds ---------------------------------------------------------------------------------------
-
-
-def _choose_thresholds(
-    probabilities: FloatArray,
-    targets: npt.NDArray[np.int64],
-    tree: LabelTree,
-    cost_weight: float,
-    max_error: float,
-) -> tuple[OperatingPoint, dict[str, Any]]:
-    parents = tree.parent_probabilities(probabilities)
-    group = tree.membership.argmax(1)
-    leaf = _threshold(probabilities.max(1), probabilities.argmax(1) != targets, max_error)
-    # A parent is answered only where no leaf is; that is where its threshold must hold.
-    left = probabilities.max(1) < leaf
-    parent = _threshold(parents[left].max(1), parents[left].argmax(1) != group[targets[left]], max_error)
-    by_leaf, by_parent = ~left, left & (parents.max(1) >= parent)
-    facts = {
-        "max_error": max_error,
-        "photos": len(targets),
-        "answered_leaf": round(float(by_leaf.mean()), 4),
-        "answered_parent": round(float(by_parent.mean()), 4),
-        "unknown": round(float((left & ~by_parent).mean()), 4),
-    }
-    return OperatingPoint(leaf, parent, cost_weight), facts
-
-
-def _threshold(confidence: FloatArray, wrong: BoolArray, max_error: float) -> float:
-    """Return the smallest threshold above which at most ``max_error`` of the answers are wrong.
-
-    Thresholds are tested from strict to lax, each by the exact binomial test that the error is larger,
-    at level 5 %, up to the first that does not pass: fixed-sequence testing, so that no correction for
-    looking often is due (Angelopoulos et al. 2021, "Learn then Test", arXiv 2110.01052). The sequence
-    starts, without a look at the labels, where enough photos are answered for the test to have power.
-    """
-    accepted = 1.0
-    enough = max(60, round(0.2 * len(confidence)))
-    for threshold in np.linspace(0.99, 0.02, 98):
-        answered = confidence >= threshold
-        n, errors = int(answered.sum()), int(wrong[answered].sum())
-        if n < enough:
-            continue
-        if stats.binom.cdf(errors, n, max_error) > 0.05:
-            break
-        accepted = float(threshold)
-    return round(accepted, 4)

@@ -38,38 +38,50 @@ def model_card(bundle: Bundle, metrics: Mapping[str, Any], words: Mapping[str, s
 
 
 def _measured(bundle: Bundle) -> list[str]:
-    rows = bundle.measured.get("rows")
-    if not rows:
+    measured = bundle.measured
+    if not measured:
         return []
     lines = [
         "## Measured",
         "",
-        f"On {bundle.measured['photos']} photos of the split `{bundle.measured['split']}`, "
-        f"exported graphs; printed by `{bundle.measured['command']}`.",
+        f"On {measured['photos']} photos of the split `{measured['split']}`, with the exported graphs; printed by "
+        f"`{measured['command']}`.",
         "",
         "| | top-1 | 95 % interval | groups | NLL | Brier | ECE | mean cost |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
+    for row in measured["ways"].values():
         low, high = row["accuracy_interval"]
         lines.append(
             f"| {row['name']} | {row['accuracy']:.1%} | {low:.1%} to {high:.1%} | "
             f"{row['group_accuracy']:.1%} | {row['nll']:.3f} | {row['brier']:.3f} | {row['ece']:.1%} | "
-            f"{row['mean_cost']:.2f} |"
+            f"{row['cost']:.2f} |"
         )
+    floor = max(row["ece_floor"] for row in measured["ways"].values())
+    lines += [
+        "",
+        f"ECE (15 bins of equal mass): on so few photos a perfectly calibrated model shows {floor:.1%} by chance.",
+    ]
     return [*lines, ""]
 
 
 def _calibration(metrics: Mapping[str, Any]) -> list[str]:
     facts = metrics["calibration"]
-    thresholds = facts["thresholds"]
+    promise = facts["promise"]
+    if promise["max_error"] is None:
+        kept = "Nothing can be promised about the share of wrong answers; there were too few photos"
+    else:
+        kept = (
+            f"By default at most {promise['max_error']:.1%} of the answers are wrong, with 95 % confidence; "
+            f"the smallest share that can be promised is {promise['smallest']:.1%}"
+        )
     lines = [
         "## Calibration",
         "",
-        f"Arbiter and router were fitted on {facts['fit_photos']} calibration photos, thresholds on "
-        f"{facts['threshold_photos']} others, for at most {thresholds['max_error']:.0%} wrong answers: "
-        f"{thresholds['answered_leaf']:.0%} of those got a label, {thresholds['answered_parent']:.0%} a "
-        f'broader label, {thresholds["unknown"]:.0%} "unknown".',
+        f"Arbiter and router were fitted on {facts['fit_photos']} calibration photos, promises were tested "
+        f"on {facts['held_out_photos']} others. {kept}. Of those photos {promise['answered_leaf']:.0%} got a "
+        f"label, {promise['answered_parent']:.0%} a broader label, "
+        f'{promise["unknown"]:.0%} "unknown". POLICY.md says how an answer is made and what is promised.',
         "",
     ]
     router = facts.get("router")

@@ -29,7 +29,15 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["OPSET", "ArbiterParameters", "RouterParameters", "arbiter_graph", "router_graph"]
+__all__ = [
+    "OPSET",
+    "ArbiterParameters",
+    "GraphBuilder",
+    "RouterParameters",
+    "arbiter_graph",
+    "router_features",
+    "router_graph",
+]
 
 OPSET: Final = 18
 _IR: Final = 8  # readable by every onnxruntime since 1.14
@@ -78,7 +86,7 @@ class RouterParameters:
     after: FloatArray
 
 
-class _Builder:
+class GraphBuilder:
     """Collects nodes and constants under unique names."""
 
     def __init__(self) -> None:
@@ -86,11 +94,13 @@ class _Builder:
         self.constants: list[onnx.TensorProto] = []
 
     def constant(self, value: Any, kind: Any = np.float32) -> str:
+        """Add a constant and return its name."""
         name = f"c{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype=kind), name))
         return name
 
     def __call__(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """Add a node of one output and return the output's name."""
         name = output or f"t{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
         return name
@@ -102,6 +112,7 @@ class _Builder:
         output: tuple[str, int],
         metadata: Mapping[str, str],
     ) -> onnx.ModelProto:
+        """Return the checked graph; every input and the output is float32 (N, width)."""
         graph = helper.make_graph(
             self.nodes,
             name,
@@ -134,7 +145,7 @@ def arbiter_graph(
         experts: expert -> its labels, without "not mine".
         metadata: goes into the graph's metadata_props.
     """
-    g = _Builder()
+    g = GraphBuilder()
     log_p = g("LogSoftmax", g("Div", "general_logits", g.constant(parameters.temperature)), axis=1)
     inputs = {"general_logits": len(labels)}
     total = log_p
@@ -179,7 +190,7 @@ def router_graph(
         experts: expert -> its labels, without "not mine".
         metadata: goes into the graph's metadata_props.
     """
-    g = _Builder()
+    g = GraphBuilder()
     p = g("Softmax", g("Div", "general_logits", g.constant(parameters.temperature)), axis=1)
     entropy = g(
         "Neg",
@@ -218,7 +229,7 @@ def router_graph(
     return g.model("router", {"general_logits": len(labels)}, ("gain", len(experts)), metadata)
 
 
-def _two_largest(g: _Builder, p: str) -> tuple[str, str]:
+def _two_largest(g: GraphBuilder, p: str) -> tuple[str, str]:
     values, _ = f"v{len(g.nodes)}", ""
     indices = f"i{len(g.nodes)}"
     g.nodes.append(helper.make_node("TopK", [p, g.constant([2], np.int64)], [values, indices], axis=1))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,13 +22,15 @@ from cascade.bundle import FORMAT_VERSION, MANIFEST, Bundle
 from cascade.classifier import Cascade
 from cascade.errors import DataError
 from cascade.images import load_image
+from cascade.policy import decide
 from cascade.preprocess import prepare
 
-__all__ = ["golden_photos", "stage_entry", "write_bundle", "write_golden"]
+__all__ = ["golden_photos", "stage_entry", "take_place", "write_bundle", "write_golden", "write_policy"]
 
 #: Sample photographs inside scikit-image whose licence allows everything (CC0 or public domain).
 _GOLDEN: Final = ("coffee", "rocket", "chelsea", "astronaut")
 _GOLDEN_SIDE: Final = 320
+_DECISIONS: Final = 60
 
 
 def stage_entry(model: onnx.ModelProto, name: str, folder: Path, **fields: Any) -> dict[str, Any]:
@@ -46,6 +49,7 @@ def write_bundle(
     labels: Mapping[str, str],
     stages: Mapping[str, Any],
     operating_points: Mapping[str, Any],
+    guarantees: Mapping[str, Any],
     minimum_onnxruntime: str,
     provenance: Mapping[str, Any],
     measured: Mapping[str, Any],
@@ -59,6 +63,7 @@ def write_bundle(
         labels: label -> parent, in the order of the probabilities.
         stages: as in bundle.json.
         operating_points: as in bundle.json.
+        guarantees: promise, label_sets and reference, as in bundle.json.
         minimum_onnxruntime: oldest version that runs every graph.
         provenance: how it was made.
         measured: figures with the commands that print them.
@@ -71,11 +76,21 @@ def write_bundle(
         "labels": [{"label": label, "parent": parent} for label, parent in labels.items()],
         "stages": stages,
         "operating_points": operating_points,
+        **guarantees,
         "provenance": provenance,
         "measured": measured,
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(_readable_json(manifest), encoding="utf-8")
     return Bundle.load(folder)
+
+
+def _readable_json(data: Any) -> str:
+    """Return indented JSON with every list of plain numbers on one line."""
+
+    def one_line(found: re.Match[str]) -> str:
+        return "[" + ", ".join(number.strip() for number in found[1].split(",")) + "]"
+
+    return re.sub(r"\[([\s\d.,eE+-]+)\]", one_line, json.dumps(data, indent=2)) + "\n"
 
 
 def golden_photos() -> dict[str, Image.Image]:
@@ -121,6 +136,7 @@ def write_golden(folder: Path, photos: Mapping[str, Image.Image]) -> None:
                 "prepared": prepared,
                 "general_logits": _plain(out.general_logits[0]),
                 "embedding": _plain(out.embedding[0]),
+                "scope_score": None if out.scope_score is None else _plain(out.scope_score)[0],
                 "expert_logits": {k: _plain(v[0]) for k, v in out.expert_logits.items()},
                 "gain": _plain(routed.gain[0]),
                 "asked_by_router": [bool(x) for x in routed.asked[0]],
@@ -131,6 +147,52 @@ def write_golden(folder: Path, photos: Mapping[str, Image.Image]) -> None:
         )
     golden = {"tolerance": {"logits": 0.02, "probabilities": 0.005, "pixels": 1}, "photos": entries}
     (home / "golden.json").write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
+
+
+def write_policy(folder: Path) -> None:
+    """Write POLICY.md, the decision in 40 lines, and `golden/decisions.json` to check it against."""
+    shutil.copyfile(Path(__file__).with_name("policy.md"), folder / "POLICY.md")
+    bundle = Bundle.load(folder)
+    rng = np.random.default_rng(0)
+    shares: list[float | None] = [None]
+    if bundle.promise is not None:
+        smallest = bundle.promise.smallest
+        shares += [smallest, round(smallest + 0.05, 4), round(smallest + 0.2, 4)]
+    cases = []
+    for number in range(_DECISIONS):
+        asked = shares[number % len(shares)]
+        point = (
+            bundle.operating_points["default"]
+            if asked is None or bundle.promise is None
+            else bundle.promise.operating_point(asked)
+        )
+        probabilities = rng.dirichlet(np.full(len(bundle.tree.labels), 10.0 ** rng.uniform(-2, 0)))
+        if number % 10 == 0:  # exactly at the threshold
+            probabilities[1:] *= (1 - point.leaf_threshold) / probabilities[1:].sum()
+            probabilities[0] = point.leaf_threshold
+        probabilities = np.round(probabilities, 6)
+        limit = point.scope_threshold
+        score = None if limit is None else round(limit + 0.1 * (number % 5 - 3) * abs(limit), 6)
+        decision = decide(probabilities, bundle.tree, point, score)
+        case: dict[str, Any] = {
+            "max_error": asked,
+            "probabilities": probabilities.tolist(),
+            "score": score,
+            "label": decision.label,
+            "parent": decision.parent,
+            "confidence": decision.confidence,
+            "reason": decision.reason,
+        }
+        if bundle.label_sets is not None:
+            coverage = (0.8, 0.9, min(0.95, bundle.label_sets.largest))[number % 3]
+            columns = bundle.label_sets.columns(probabilities, coverage)
+            case["label_set"] = {
+                "coverage": coverage,
+                "labels": [bundle.tree.labels[column] for column in columns],
+            }
+        cases.append(case)
+    path = folder / "golden" / "decisions.json"
+    path.write_text(_readable_json({"cases": cases}), encoding="utf-8")
 
 
 def _plain(values: Any) -> list[float]:

@@ -38,9 +38,18 @@ from cascade.training.card import model_card
 from cascade.training.export import export_stage
 from cascade.training.fit import fit
 from cascade.training.graphs import arbiter_graph, router_graph
-from cascade.training.pack import golden_photos, stage_entry, take_place, write_bundle, write_golden
+from cascade.training.guarantees import fit_guarantees
+from cascade.training.pack import (
+    golden_photos,
+    stage_entry,
+    take_place,
+    write_bundle,
+    write_golden,
+    write_policy,
+)
 from cascade.training.recipe import Recipe, load_recipes
 from cascade.training.report import Report
+from cascade.training.scope import InScope
 
 __all__ = ["train"]
 
@@ -73,7 +82,8 @@ def train(
         device: ``"cpu"``, ``"cuda"``, ...; None takes a GPU when there is one.
         name: of the bundle; the name of ``out`` if None.
         version: of the bundle.
-        max_error: share of wrong answers that the default operating point may give.
+        max_error: share of wrong answers that the default operating point promises to keep below, or the
+            smallest that can be promised if that is more; see `cascade.promise`.
 
     Raises:
         DataError: when photos are missing or unusable.
@@ -214,17 +224,25 @@ def _pack(
             f"{recipe.name}: exported, {(folder / f'{recipe.name}.onnx').stat().st_size / 1e6:.1f} MB"
         )
 
-    outputs = _outputs(folder, recipes, dataset.split("calibration"), report)
-    fitted = calibrate(
-        outputs, tree, own, [costs[e.name] for e in experts], seed=general.train.seed, max_error=max_error
-    )
+    outputs, embedding = _outputs(folder, recipes, dataset.split("calibration"), report)
+    seed = general.train.seed
+    fitted = calibrate(outputs, tree, own, [costs[e.name] for e in experts], seed=seed)
     meta = {"cascade.bundle": f"{name} {version}", "cascade.labels": json.dumps(list(tree.labels))}
+    guarantees = fit_guarantees(
+        fitted,
+        InScope(outputs.general, embedding, outputs.targets),
+        tree,
+        seed=seed,
+        max_error=max_error,
+        metadata={**meta, "cascade.stage": "scope"},
+    )
     arbiter = arbiter_graph(fitted.arbiter, tree.labels, own, {**meta, "cascade.stage": "arbiter"})
     stages: dict[str, Any] = {
         "general": entries["general"],
         "experts": [{"name": e.name, **entries[e.name]} for e in experts],
         "router": None,
         "arbiter": stage_entry(arbiter, "arbiter", folder, labels=list(tree.labels)),
+        "scope": stage_entry(guarantees.scope, "scope", folder, labels=["scope_score"]),
     }
     if fitted.router is not None:
         router = router_graph(fitted.router, tree.labels, own, {**meta, "cascade.stage": "router"})
@@ -243,7 +261,7 @@ def _pack(
     }
     metrics = {
         "training": {key: list(history) for key, (_, history) in networks.items()},
-        "calibration": fitted.facts,
+        "calibration": fitted.facts | guarantees.facts,
     }
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     manifest = write_bundle(
@@ -252,14 +270,20 @@ def _pack(
         version=version,
         labels=general.labels,
         stages=stages,
-        operating_points={"default": fitted.operating_point.to_dict()},
+        operating_points={"default": guarantees.point.to_dict()},
+        guarantees={
+            "promise": guarantees.promise and guarantees.promise.to_dict(),
+            "label_sets": guarantees.label_sets and guarantees.label_sets.to_dict(),
+            "reference": guarantees.reference.to_dict(),
+        },
         minimum_onnxruntime=MINIMUM_ONNXRUNTIME,
         provenance=provenance,
         measured={},
     )
     write_golden(folder, golden_photos())
+    write_policy(folder)
     (folder / "README.md").write_text(model_card(manifest, metrics, general.card), encoding="utf-8")
-    report.log({"calibration": fitted.facts})
+    report.log({"calibration": metrics["calibration"]})
     assert (folder / MANIFEST).is_file()
 
 
@@ -273,8 +297,13 @@ def _multiply_adds(network: Network, spec: InputSpec) -> float:
     return float(counter.get_total_flops())
 
 
-def _outputs(folder: Path, recipes: Sequence[Recipe], photos: Sequence[Photo], report: Report) -> Outputs:
-    """Run the exported image stages on photos, read and prepared exactly as prediction does it."""
+def _outputs(
+    folder: Path, recipes: Sequence[Recipe], photos: Sequence[Photo], report: Report
+) -> tuple[Outputs, npt.NDArray[np.float32]]:
+    """Run the exported image stages on photos, read and prepared exactly as prediction does it.
+
+    Returns everybody's logits and the general model's embedding, (N, D).
+    """
     sessions = {}
     for recipe in recipes:
         names = ["logits", "embedding"] if recipe.kind == "general" else ["logits"]
@@ -289,9 +318,11 @@ def _outputs(folder: Path, recipes: Sequence[Recipe], photos: Sequence[Photo], r
         images = [load_image(photo.path, target=target, reducing_gap=gap) for photo in chunk]
         specs = {recipe.input for recipe in recipes}
         ready = {spec: np.stack([prepare(image, spec) for image in images]) for spec in specs}
-        return {r.name: sessions[r.name].run({"image": ready[r.input]})["logits"] for r in recipes}
+        said = {r.name: sessions[r.name].run({"image": ready[r.input]}) for r in recipes}
+        logits = {name: outputs["logits"] for name, outputs in said.items()}
+        return logits | {"embedding": said["general"]["embedding"]}
 
-    parts: dict[str, list[npt.NDArray[Any]]] = {recipe.name: [] for recipe in recipes}
+    parts: dict[str, list[npt.NDArray[Any]]] = {"embedding": [], **{recipe.name: [] for recipe in recipes}}
     with ThreadPoolExecutor(usable_cores()) as pool:
         chunks = [list(chunk) for chunk in _chunks(photos, 16)]
         for done, result in enumerate(pool.map(run, chunks), 1):
@@ -299,9 +330,10 @@ def _outputs(folder: Path, recipes: Sequence[Recipe], photos: Sequence[Photo], r
                 parts[key].append(value)
             report.step("bundle", "outputs on calibration photos", done, len(chunks))
     logits = {key: np.concatenate(value) for key, value in parts.items()}
+    embedding = logits.pop("embedding")
     labels = list(recipes[0].labels)
     targets = np.array([labels.index(photo.label) for photo in photos])
-    return Outputs(logits.pop("general"), logits, targets)
+    return Outputs(logits.pop("general"), logits, targets), embedding
 
 
 def _chunks(photos: Sequence[Photo], size: int) -> Iterator[Sequence[Photo]]:
