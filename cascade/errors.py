@@ -42,6 +42,7 @@ IMAGE_ERROR_CODES: Final[dict[str, str]] = {
     "damaged": "the image data is damaged",
     "too_many_pixels": "the image has more pixels than the limit allows",
     "too_small": "the image has no area to look at",
+    "fatal": "reading the image crashed the process in an earlier run, so it is passed over",
 }
 
 #: What can be odd about a photo that was classified all the same. A warning is one line, "code: message".

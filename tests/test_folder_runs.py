@@ -46,9 +46,9 @@ def spawn(tiny_bundle):
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "CASCADE_BUNDLE": str(tiny_bundle)}
     with contextlib.ExitStack() as stack:
 
-        def start(*arguments, **options):
+        def start(*arguments, program=("-m", "cascade.cli"), **options):
             process = subprocess.Popen(
-                [sys.executable, "-m", "cascade.cli", *map(str, arguments)],
+                [sys.executable, *program, *map(str, arguments)],
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -218,6 +218,54 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(spawn, folder_runs, t
     assert err.count("\n") == 1
     assert finish(spawn("classify", folder, "-o", output, "-q", "--resume")) == (0, "")
     assert len({row["path"] for row in rows(output)}) == len(rows(output)) == 400
+
+
+#: The command line with a decoder that dies of a bad pointer when it meets one photo, as C code does.
+CRASHING = """
+import ctypes, pathlib, sys
+from cascade import classifier
+from cascade.cli import main
+real = classifier.load_image
+def load(source, **options):
+    if pathlib.Path(source).name in ("poison.jpg", "venom.jpg"):
+        ctypes.string_at(0)
+    return real(source, **options)
+classifier.load_image = load
+main(sys.argv[1:])
+"""
+
+
+def test_photos_that_crash_the_process_are_found_and_passed_over(spawn, folder_runs, tmp_path):
+    folder = folder_runs.make_photos(tmp_path / "many", 150)
+    (folder / "0000" / "0000050.jpg").rename(folder / "0000" / "poison.jpg")
+    (folder / "0000" / "0000070.jpg").rename(folder / "0000" / "venom.jpg")
+    output = tmp_path / "rows.jsonl"
+    codes = []
+    while len(codes) < 10:
+        process = spawn("classify", folder, "-o", output, "--resume", "-q", program=["-c", CRASHING])
+        codes.append(finish(process)[0])
+        if codes[-1] >= 0:
+            break
+    # Died, found the first, passed it over and died of the second, passed that over too and came to the end.
+    assert codes == [-signal.SIGSEGV] * 3 + [1]
+    found = rows(output)
+    assert len(found) == len({row["path"] for row in found}) == 150
+    failed = {Path(row["path"]).name: row["error"]["code"] for row in found if row["error"]}
+    assert failed == {"poison.jpg": "fatal", "venom.jpg": "fatal"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["many", "rows.jsonl", "rows.jsonl.state"]
+
+
+def test_kill_9_puts_the_blame_on_no_photo(spawn, folder_runs, tmp_path):
+    folder = folder_runs.make_photos(tmp_path / "many", 600)
+    output = tmp_path / "rows.jsonl"
+    for _ in range(2):
+        process = spawn("classify", folder, "-o", output, "--resume", "-q", "--workers", "1")
+        size = output.stat().st_size if output.exists() else 0
+        wait_for(lambda size=size: output.exists() and output.stat().st_size > size)
+        process.kill()
+        finish(process)
+    assert output.with_name("rows.jsonl.crash").stat().st_size == 0
+    assert finish(spawn("classify", folder, "-o", output, "--resume", "-q")) == (0, "")
 
 
 def test_rows_can_be_read_while_they_are_written(spawn, folder_runs, tmp_path):

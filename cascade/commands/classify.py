@@ -21,6 +21,7 @@ from cascade.files import FindOptions, Found, find_photos, printable, read_list
 from cascade.images import MAX_PIXELS
 from cascade.output import FORMATS, make_format
 from cascade.rows import FIELDS, Row, bundle_hash, bundle_id, choose_fields
+from cascade.runs.crash import CrashGuard
 from cascade.runs.folder_run import FolderRun
 from cascade.runs.interrupt import Interrupt
 from cascade.runs.options import ClassifyOptions
@@ -170,7 +171,7 @@ def _classify(options: ClassifyOptions) -> int:
 
     with closing(store), Interrupt(say_stopping, progress.stop) as interrupt:
         stop.append(interrupt)
-        with progress:
+        with progress, CrashGuard(options.output_path, store.journal) as guard:
             summary = FolderRun(
                 cascade,
                 store,
@@ -179,6 +180,7 @@ def _classify(options: ClassifyOptions) -> int:
                 lambda: interrupt.stopped,
                 progress,
                 (sidecars,) if options.write_xmp else (),
+                guard,
             ).run(batches)
         seconds = time.perf_counter() - started
         # Watching has no other end than Ctrl-C; everything else is incomplete after it.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from cascade.classifier import Cascade
 from cascade.files import Found
 from cascade.rows import Row
+from cascade.runs.crash import CrashGuard
 from cascade.runs.progress import Progress
 from cascade.runs.store import Store
 from cascade.runs.stream import Item, classify_stream, hash_ahead
@@ -34,6 +35,7 @@ class FolderRun:
         stopped: whether the user asked for an end.
         progress: told of every row.
         observers: called with each photo and its row after the store has it.
+        guard: finds the photo that crashed the run before this one.
     """
 
     cascade: Cascade
@@ -43,6 +45,7 @@ class FolderRun:
     stopped: Callable[[], bool]
     progress: Progress
     observers: Sequence[Callable[[Found, Row], None]] = ()
+    guard: CrashGuard | None = None
 
     def run(self, batches: Iterable[Iterable[Found]]) -> Summary:
         """Classify batch after batch and return what it amounted to; commits after each batch."""
@@ -69,11 +72,17 @@ class FolderRun:
         def known(sha256: str) -> Row | None:
             return None if journal is None else journal.known(sha256)
 
+        def classify(items: Iterable[Item]) -> None:
+            classify_stream(self.cascade, items, emit, bundle=self.bundle, known=known, stopped=self.stopped)
+
         for batch in batches:
             started = time.perf_counter()
-            classify_stream(
-                self.cascade, fresh(batch), emit, bundle=self.bundle, known=known, stopped=self.stopped
-            )
+            items = fresh(batch)
+            for item in self.guard.one_by_one(items, self.store.commit) if self.guard else ():
+                classify([item])
+                if self.stopped():
+                    break
+            classify(items)
             self.store.commit()
             _log.debug("batch done in %.1f s, %d rows so far", time.perf_counter() - started, summary.photos)
             if self.stopped():

@@ -15,6 +15,7 @@ from typing import Final
 from cascade.errors import OutputError
 from cascade.output import RowFormat, RowSink, exists_message
 from cascade.rows import Row
+from cascade.runs.crash import crash_path
 from cascade.runs.journal import Journal
 from cascade.runs.stream import Item
 
@@ -159,7 +160,7 @@ def open_store(
         return Store(text, sink, Journal(None) if remember else None)
     state = state_path(output)
     if restart:
-        for path in (output, state):
+        for path in (output, state, crash_path(output)):
             _remove(path)
     exists, has_state = output.exists(), state.exists()
     if (exists or has_state) and not resume and not restart:
