@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Final
 
 from cascade.errors import DataError
+from cascade.files import PHOTO_SUFFIXES
 
 __all__ = ["SPLITS", "Dataset", "Photo", "scan"]
 
 SPLITS: Final = ("train", "calibration", "test")
-_SUFFIXES: Final = frozenset([".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".avif", ".heic", ".heif"])
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -102,7 +102,7 @@ def scan(folder: Path, labels: Iterable[str] | None = None) -> Dataset:
             if wanted is not None and label not in wanted:
                 continue
             for path in sorted(directory.rglob("*")):
-                if path.suffix.lower() not in _SUFFIXES or not path.is_file():
+                if path.suffix.lower() not in PHOTO_SUFFIXES or not path.is_file():
                     continue
                 content = path.read_bytes()
                 if not content:

@@ -146,15 +146,17 @@ class TableFormat:
 def _explanation(row: Row) -> list[str]:
     lines = []
     if row["general"]:
-        lines.append(f"general  {row['general']['label']} {row['general']['confidence']:.3f}")
-    lines += [f"{e['name']}  {e['label']} {e['confidence']:.3f}" for e in row["experts"] or ()]
+        lines.append(("general", f"{row['general']['label']} {row['general']['confidence']:.3f}"))
+    lines += [(e["name"], f"{e['label']} {e['confidence']:.3f}") for e in row["experts"]]
     if not row["experts"]:
-        lines.append("experts  none was asked")
-    lines.append(f"answer   {row['reason']}: {REASONS.get(row['reason'], '')}")
-    lines.append("top      " + ", ".join(f"{t['label']} {t['probability']:.3f}" for t in row["top"] or ()))
-    times = ", ".join(f"{stage} {value:.1f}" for stage, value in (row["ms"] or {}).items())
-    lines.append(f"ms       {times}")
-    return lines
+        lines.append(("experts", "none was asked"))
+    lines.append(("answer", f"{row['reason']}: {REASONS[row['reason']]}"))
+    lines.append(("top", ", ".join(f"{t['label']} {t['probability']:.3f}" for t in row["top"])))
+    if row["label_set"]:
+        lines.append(("one of", ", ".join(row["label_set"])))
+    lines.append(("ms", ", ".join(f"{stage} {value:.1f}" for stage, value in row["ms"].items())))
+    width = max(len(head) for head, _ in lines)
+    return [f"{head:<{width}}  {text}" for head, text in lines]
 
 
 class RowSink:

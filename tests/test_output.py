@@ -113,7 +113,7 @@ def test_table_explained():
     lines = TableFormat(8, "b", explain=True).format(GOOD).splitlines()
     assert lines[1:] == [
         "    general  bedroom 0.500",
-        "    rooms  kitchen 0.900",
+        "    rooms    kitchen 0.900",
         "    answer   leaf: the label's confidence reaches the threshold for labels",
         "    top      kitchen 0.750, bedroom 0.250",
         "    ms       decode 1.0, total 2.5",
