@@ -2,8 +2,8 @@
 
     python benchmarks/batch_sizes.py [--bundle DIR] [--rounds 15]
 
-One thread, as `predict_many` runs it; sizes interleaved; the median of each size in milliseconds per photo and as
-ratio to one photo at a time. Processor time, so that what else the machine does counts less.
+One thread, as `predict_many` runs it; sizes interleaved; the median of each size, in milliseconds per photo
+and as ratio to one photo at a time. Processor time, so that what else the machine does counts less.
 """
 
 from __future__ import annotations
