@@ -11,11 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
 from cascade.cli import main
+
+# A busy machine is slow now and then; how long an example takes is no property of the code.
+hypothesis.settings.register_profile(
+    "cascade", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("cascade")
 
 #: label -> (parent, the colour, RGB 0..255, that is certain to be it)
 COLOURS = {
