@@ -72,6 +72,7 @@ def evaluate(
     failed: list[tuple[Photo, ErrorInfo]] = []
     sizes: list[tuple[int, int]] = []
     general: list[FloatArray] = []
+    scope: list[FloatArray] = []
     experts: dict[str, list[FloatArray]] = {expert.name: [] for expert in bundle.experts}
     pool = ThreadPoolExecutor(cascade.workers, thread_name_prefix="cascade")
     try:
@@ -82,6 +83,7 @@ def evaluate(
                 read += [chunk[position] for position in said.positions]
                 sizes += said.sizes
                 general.append(said.general_logits)
+                scope += [] if said.scope_score is None else [said.scope_score]
                 for name, parts in experts.items():
                     parts.append(said.expert_logits[name])
             done += len(chunk)
@@ -102,6 +104,7 @@ def evaluate(
         np.array(sizes, dtype=np.int64),
         np.concatenate(general),
         {name: np.concatenate(parts) for name, parts in experts.items()},
+        np.concatenate(scope) if scope else None,
     )
 
 
@@ -111,6 +114,7 @@ def evaluate_folder(
     bundle: Path | None = None,
     split: str = "test",
     operating_point: str = "default",
+    max_error: float | None = None,
     report: Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -122,6 +126,7 @@ def evaluate_folder(
         bundle: folder of the bundle; None looks where `cascade.bundle.find_bundle` says.
         split: one of `cascade.dataset.SPLITS`; without meaning for the second layout.
         operating_point: name of the bundle's operating point.
+        max_error: instead of it, see `cascade.Cascade`.
         report: folder in which the HTML page, the JSON and the CSV are written; None writes nothing.
         progress: called after every batch.
 
@@ -135,7 +140,7 @@ def evaluate_folder(
         raise UsageError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
     if report is not None:
         prepare_report(report)
-    cascade = Cascade(bundle, operating_point=operating_point)
+    cascade = Cascade(bundle, operating_point=operating_point, max_error=max_error)
     dataset = scan(data)
     evaluation = evaluate(cascade, _chosen(dataset, split), dropped=dataset.dropped, progress=progress)
     if report is not None:
@@ -152,16 +157,24 @@ class _Said:
     failed: tuple[tuple[int, ErrorInfo], ...]
     general_logits: FloatArray
     expert_logits: dict[str, FloatArray]
+    scope_score: FloatArray | None
 
 
 def _ask_everybody(cascade: Cascade, photos: Sequence[Photo]) -> _Said:
     prepared = cascade.prepare_photos([photo.path for photo in photos])
     failed = tuple((place, ErrorInfo(error.code, error.message)) for place, error, _ in prepared.failed)
     if not prepared.positions:
-        return _Said((), (), failed, np.zeros((0, 0), dtype=np.float32), {})
+        return _Said((), (), failed, np.zeros((0, 0), dtype=np.float32), {}, None)
     outputs = cascade.run_stages(prepared.inputs, ask="always")
     sizes = tuple(_upright_size(photos[position].path) for position in prepared.positions)
-    return _Said(prepared.positions, sizes, failed, outputs.general_logits, outputs.expert_logits)
+    return _Said(
+        prepared.positions,
+        sizes,
+        failed,
+        outputs.general_logits,
+        outputs.expert_logits,
+        outputs.scope_score,
+    )
 
 
 def _listen(
@@ -172,6 +185,7 @@ def _listen(
     sizes: npt.NDArray[np.int64],
     general_logits: FloatArray,
     expert_logits: dict[str, FloatArray],
+    scope_score: FloatArray | None,
 ) -> Evaluation:
     """Read every way off the outputs of everybody."""
     bundle, point = cascade.bundle, cascade.operating_point
@@ -222,6 +236,7 @@ def _listen(
         probabilities={way: arbitrate(asked[way]) for way in WAYS},
         without=without,
         curve=tuple(curve),
+        scope_score=scope_score,
     )
 
 

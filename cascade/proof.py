@@ -246,8 +246,8 @@ def render_proof(proof: Proof, confidence: float | None) -> str:
             f"right label, {found.mean_size:.2f} labels on average, {100 * found.single:.0f} % are one label;"
         )
         lines.append(
-            f"  worst label: {proof.tree.labels[found.worst_label]}, {100 * found.worst_label_coverage:.0f} % "
-            f"of {found.worst_label_photos} photos"
+            f"  worst label: {proof.tree.labels[found.worst_label]}, "
+            f"{100 * found.worst_label_coverage:.0f} % of {found.worst_label_photos} photos"
         )
     return "\n".join(line.rstrip() for line in lines) + "\n"
 

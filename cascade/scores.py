@@ -102,6 +102,7 @@ class Evaluation:
         probabilities: way -> (N, L).
         without: expert -> (N, L), of the cascade as if this one expert had not been asked.
         curve: cost against accuracy, from asking nobody to asking wherever it may help.
+        scope_score: (N,), higher is stranger; None if the bundle has no scope stage.
 
     Raises:
         ValueError: when there is no photo, or shapes contradict each other.
@@ -120,6 +121,7 @@ class Evaluation:
     probabilities: Mapping[str, FloatArray]
     without: Mapping[str, FloatArray]
     curve: tuple[CurvePoint, ...]
+    scope_score: FloatArray | None = None
 
     def __post_init__(self) -> None:
         n, leaves, experts = len(self.photos), len(self.bundle.tree.labels), len(self.bundle.experts)

@@ -155,6 +155,7 @@ def _classify(options: ClassifyOptions) -> int:
         options.bundle,
         operating_point=options.operating_point,
         label_set=options.label_set,
+        max_error=options.max_error,
         top_k=options.top_k,
         ask=options.ask,
         workers=options.workers,

@@ -43,6 +43,7 @@ def demo(
     bundle: Path | None,
     ask: str,
     operating_point: str,
+    max_error: float | None,
     top_k: int,
     workers: int | None,
     explain: bool,
@@ -55,7 +56,14 @@ def demo(
     photos = sample_photos()
     from cascade.classifier import Cascade
 
-    cascade = Cascade(bundle, operating_point=operating_point, top_k=top_k, ask=ask, workers=workers)
+    cascade = Cascade(
+        bundle,
+        operating_point=operating_point,
+        max_error=max_error,
+        top_k=top_k,
+        ask=ask,
+        workers=workers,
+    )
     name = bundle_id(cascade.bundle)
     tree = cascade.bundle.tree
     table = make_format(

@@ -1,16 +1,18 @@
-"""`cascade evaluate`: how good a bundle is on labelled photos. In: a folder. Out: a table, on
-request a report and JSON. The work is done by `cascade.evaluation`."""
+"""`cascade evaluate`: how good a bundle is on labelled photos, whether its promise is kept, and whether
+photos without labels still look like those of the test. In: a folder. Out: tables, on request a report and
+JSON. The work is done by `cascade.evaluation`, `cascade.proof` and `cascade.drift`."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from cascade.commands.options import bundle_option, quiet_option
-from cascade.errors import OutputError
+from cascade.commands.options import bundle_option, max_error_option, quiet_option
+from cascade.errors import OutputError, UsageError
 
 __all__ = ["evaluate"]
 
@@ -32,6 +34,21 @@ __all__ = ["evaluate"]
     show_default=True,
     help="What decides between a label, a broader one and unknown; see `cascade info`.",
 )
+@max_error_option
+@click.option(
+    "--shifted",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=300,
+    show_default=True,
+    help="Show how the promise fares on N photos made blurred, grey, ...; 0 leaves this out.",
+)
+@click.option(
+    "--drift",
+    is_flag=True,
+    help="DATA holds photos without labels: say whether the promise can still be trusted for them."
+    "  Needs: pip install 'cascade-vision[drift]'",
+)
 @click.option(
     "--report",
     metavar="DIR",
@@ -51,6 +68,9 @@ def evaluate(
     bundle: Path | None,
     split: str,
     operating_point: str,
+    max_error: float | None,
+    shifted: int,
+    drift: bool,
     report: Path | None,
     json_file: Path | None,
     quiet: bool,
@@ -58,11 +78,19 @@ def evaluate(
     """Measure a bundle on the labelled photos below DATA.
 
     Accuracy, group accuracy, NLL, Brier score and ECE of the general model alone, of the cascade, and of all
-    experts always, side by side, each with its mean cost per photo.
+    experts always, side by side, each with its mean cost per photo. Then the share of wrong answers that is
+    promised, beside the one that is measured, on the photos as they are and under shift.
 
-    DATA holds LABEL/FILE, or {train,calibration,test}/LABEL/FILE.
+    DATA holds LABEL/FILE, or {train,calibration,test}/LABEL/FILE; with --drift any photos, without labels.
     """
+    if drift:
+        if report is not None or max_error is not None or operating_point != "default":
+            raise UsageError("--drift looks at no answers; leave out --report, --max-error and the like")
+        _drift(data, bundle, json_file, quiet)
+        return
+    from cascade.classifier import Cascade
     from cascade.evaluation import evaluate_folder
+    from cascade.proof import prove, render_proof
     from cascade.report import render_table
 
     with _Bar(quiet) as bar:
@@ -71,17 +99,59 @@ def evaluate(
             bundle=bundle,
             split=split,
             operating_point=operating_point,
+            max_error=max_error,
             report=report,
             progress=bar.update,
         )
-    text = json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        proof = prove(
+            Cascade(evaluation.bundle, operating_point=operating_point, max_error=max_error),
+            evaluation.photos,
+            evaluation.probabilities["cascade"],
+            evaluation.truth,
+            evaluation.scope_score,
+            shifted=shifted,
+            progress=bar.update,
+        )
+    promise = evaluation.bundle.promise
+    _write(
+        evaluation.to_dict() | proof.to_dict(),
+        render_table(evaluation) + "\n" + render_proof(proof, promise.confidence if promise else None),
+        json_file,
+    )
+
+
+def _drift(data: Path, bundle: Path | None, json_file: Path | None, quiet: bool) -> None:
+    from cascade.classifier import Cascade
+    from cascade.drift import check_drift
+    from cascade.files import FindOptions, find_photos
+
+    cascade = Cascade(bundle)
+    reference = cascade.bundle.reference
+    if reference is None:
+        raise UsageError(f"the bundle {cascade.bundle.name!r} has no reference to compare photos with")
+    photos = [found.path for found in find_photos([str(data)], FindOptions())]
+    with _Bar(quiet) as bar:
+        predictions = []
+        for prediction in cascade.predict_many(photos):
+            predictions.append(prediction)
+            bar.update(len(predictions), len(photos))
+    found = check_drift(reference, predictions)
+    lines = [found.verdict]
+    for test in found.tests:
+        lines.append(f"  {test.name:<12} effect {test.effect:.2f}, p {test.p_value:.2g}: {test.text}")
+    _write(found.to_dict(), "\n".join(lines) + "\n", json_file)
+
+
+def _write(facts: dict[str, Any], text: str, json_file: Path | None) -> None:
+    """Show the text, or the facts if standard output is to be JSON; write the facts to a file if asked."""
+    data = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     if json_file == Path("-"):
-        click.echo(text, nl=False)
+        click.echo(data, nl=False)
         return
-    click.echo(render_table(evaluation), nl=False)
+    click.echo(text, nl=False)
     if json_file is not None:
         try:
-            json_file.write_text(text, encoding="utf-8")
+            json_file.write_text(data, encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{json_file}: cannot be written ({error.strerror or error})") from error
 

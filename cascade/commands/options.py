@@ -10,7 +10,7 @@ import click
 
 from cascade.router import ASK_MODES
 
-__all__ = ["ask_option", "bundle_option", "model_options", "quiet_option"]
+__all__ = ["ask_option", "bundle_option", "max_error_option", "model_options", "quiet_option"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -36,6 +36,17 @@ def ask_option(command: Command) -> Command:
     )(command)
 
 
+def max_error_option(command: Command) -> Command:
+    """Add ``--max-error``."""
+    return click.option(
+        "--max-error",
+        metavar="SHARE",
+        type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+        help="Promise that at most this share of the answers is wrong, e.g. 0.05; what cannot be answered"
+        " within it is a broader label or unknown. Takes the place of --operating-point.",
+    )(command)
+
+
 def model_options(command: Command) -> Command:
     """Add every option that decides how photos are classified."""
     decorators = (
@@ -48,6 +59,7 @@ def model_options(command: Command) -> Command:
             show_default=True,
             help="What decides between a label, a broader one and unknown; see `cascade info`.",
         ),
+        max_error_option,
         click.option(
             "--top-k",
             metavar="N",

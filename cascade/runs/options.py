@@ -35,6 +35,7 @@ class ClassifyOptions:
     bundle: Path | None
     ask: str
     operating_point: str
+    max_error: float | None
     label_set: float | None
     top_k: int
     workers: int | None
@@ -116,6 +117,7 @@ class ClassifyOptions:
             "--explain": str(self.explain),
             "--ask": self.ask,
             "--operating-point": self.operating_point,
+            "--max-error": str(self.max_error),
             "--label-set": str(self.label_set),
             "--top-k": str(self.top_k),
             "--max-pixels": str(self.max_pixels),
