@@ -6,7 +6,7 @@
 
 All 4:2:0, baseline. There is no package of 12-megapixel photographs, so small photographs are enlarged; an
 enlarged photo is soft and would be cheaper to decode than a genuine one, so camera photos are given the fine
-grain of a sensor, which brings their files to the 3 MB and more that cameras write. What the photo shows,
+grain of a sensor, which brings their files to the 2 to 3 MB that phones write. What the photo shows,
 and so which experts are asked about it, stays that of the photograph.
 """
 
@@ -26,7 +26,7 @@ MEGAPIXELS = {"camera": 12.0, "web": 1.0}
 _SIZES = {"camera": (4000, 3000), "web": (1152, 864)}
 _QUALITY = {"camera": 93, "web": 90, "thumbnail": 90}
 #: Standard deviation of the grain, grey levels.
-_GRAIN = 4.0
+_GRAIN = 3.0
 
 
 def sources(folder: Path) -> list[Path]:
