@@ -125,17 +125,17 @@ def test_an_interrupted_run_ends_with_the_same_weights(photos: Path, recipes: Pa
     data, device = scan(photos, general.labels), torch.device("cpu")
     readable = dataclasses.replace(data, photos=tuple(p for p in data.photos if p.path.name != "broken.jpg"))
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     class Impatient(Report):
         def epoch(self, stage: str, number: int, total: int, metrics: dict[str, float]) -> None:
             if number == 2:
-                raise Stop
+                raise StopError
 
     with Report() as report:
         whole = fit(general, readable, tmp_path / "whole", device=device, report=report)
-    with pytest.raises(Stop), Impatient() as report:
+    with pytest.raises(StopError), Impatient() as report:
         fit(general, readable, tmp_path / "parts", device=device, report=report)
     with Report() as report:
         parts = fit(general, readable, tmp_path / "parts", device=device, report=report)

@@ -9,6 +9,7 @@
     graphs    fitted numbers -> router.onnx and arbiter.onnx
     calibrate outputs of the exported graphs -> fitted numbers
     pack      everything -> a bundle
+    measure   a bundle and the split `test` -> the figures in its manifest
     run       `cascade train`, from the first to the last of these
 
 Needs the extra `train`. The run time never imports anything from here.

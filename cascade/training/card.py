@@ -44,8 +44,8 @@ def _measured(bundle: Bundle) -> list[str]:
     lines = [
         "## Measured",
         "",
-        f"On {measured['photos']} photos of the split `{measured['split']}`, with the exported graphs; printed by "
-        f"`{measured['command']}`.",
+        f"On {measured['photos']} photos of the split `{measured['split']}`, exported graphs; printed "
+        f"by `{measured['command']}`.",
         "",
         "| | top-1 | 95 % interval | groups | NLL | Brier | ECE | mean cost |",
         "|---|---|---|---|---|---|---|---|",
@@ -60,7 +60,8 @@ def _measured(bundle: Bundle) -> list[str]:
     floor = max(row["ece_floor"] for row in measured["ways"].values())
     lines += [
         "",
-        f"ECE (15 bins of equal mass): on so few photos a perfectly calibrated model shows {floor:.1%} by chance.",
+        "ECE is that of 15 bins of equal mass; on so few photos a perfectly calibrated model shows "
+        f"{floor:.1%} by chance.",
     ]
     return [*lines, ""]
 

@@ -1,6 +1,7 @@
 """`cascade train`, from photos and recipes to a bundle. In: two folders. Out: a third.
 
     scan -> for every recipe: fit -> export -> outputs on `calibration` -> calibrate -> graphs -> pack
+         -> measure on `test`
 
 Every step leaves its result in the working folder; the same command goes on where it was stopped.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +26,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import cascade
-from cascade.bundle import MANIFEST
+from cascade.bundle import Bundle
 from cascade.classifier import usable_cores
 from cascade.dataset import Dataset, Photo, scan
 from cascade.errors import DataError, ImageError, UsageError
@@ -39,6 +41,7 @@ from cascade.training.export import export_stage
 from cascade.training.fit import fit
 from cascade.training.graphs import arbiter_graph, router_graph
 from cascade.training.guarantees import fit_guarantees
+from cascade.training.measure import measure
 from cascade.training.pack import (
     golden_photos,
     stage_entry,
@@ -51,7 +54,7 @@ from cascade.training.recipe import Recipe, load_recipes
 from cascade.training.report import Report
 from cascade.training.scope import InScope
 
-__all__ = ["train"]
+__all__ = ["floating_point_operations", "train"]
 
 #: The graphs use opset 18; onnxruntime 1.20 is the oldest that the light install allows.
 MINIMUM_ONNXRUNTIME: Final = "1.20"
@@ -116,7 +119,8 @@ def train(
             report.line(f"trained {', '.join(networks)}; run again without --only for a bundle")
             return
         bundle = work / "bundle"
-        bundle.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(bundle, ignore_errors=True)
+        bundle.mkdir(parents=True)
         _pack(bundle, stages, networks, dataset, report, name or out.name, version, max_error)
         take_place(bundle, out)
         report.line(f"wrote {out}; measure it with: cascade evaluate {data} --bundle {out}")
@@ -195,7 +199,7 @@ def _pack(
     general, experts = recipes[0], recipes[1:]
     tree = LabelTree(tuple(general.labels), dict(general.labels))
     own = {expert.name: tuple(expert.labels) for expert in experts}
-    work = {r.name: _multiply_adds(networks[r.name][0], r.input) for r in recipes}
+    work = {r.name: floating_point_operations(networks[r.name][0], r.input) for r in recipes}
     costs = {key: round(value / work["general"], 4) for key, value in work.items()}
     entries: dict[str, dict[str, Any]] = {}
     for recipe in recipes:
@@ -264,7 +268,7 @@ def _pack(
         "calibration": fitted.facts | guarantees.facts,
     }
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    manifest = write_bundle(
+    write_bundle(
         folder,
         name=name,
         version=version,
@@ -282,13 +286,23 @@ def _pack(
     )
     write_golden(folder, golden_photos())
     write_policy(folder)
-    (folder / "README.md").write_text(model_card(manifest, metrics, general.card), encoding="utf-8")
+    if dataset.split("test"):
+        measured = measure(
+            folder,
+            dataset.split("test"),
+            "test",
+            lambda done, total: report.step("bundle", "measured on test photos", done, total),
+        )
+        report.line(f"cascade: {measured['ways']['cascade']['accuracy']:.1%} of the test photos are right")
+        report.log({"measured": measured})
+    (folder / "README.md").write_text(
+        model_card(Bundle.load(folder), metrics, general.card), encoding="utf-8"
+    )
     report.log({"calibration": metrics["calibration"]})
-    assert (folder / MANIFEST).is_file()
 
 
-def _multiply_adds(network: Network, spec: InputSpec) -> float:
-    """Count the floating-point operations of one photo; the cost of a stage is their ratio.
+def floating_point_operations(network: Network, spec: InputSpec) -> float:
+    """Count the floating-point operations that one photo takes; the cost of a stage is their ratio.
 
     Counted and not timed, so that the same seed gives the same bundle.
     """
