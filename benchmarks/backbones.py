@@ -2,7 +2,7 @@
 
     python benchmarks/backbones.py DATA --recipes experts
 
-Frozen ImageNet features of every photo, without augmentation, and a logistic regression for each recipe, fitted
+Frozen ImageNet features of every photo, not augmented, and a logistic regression for each recipe, fitted
 on `train` and measured on `calibration`, among the recipe's own labels. It says which features are worth
 fine-tuning, not what fine-tuning reaches.
 """

@@ -52,7 +52,10 @@ def test_the_manifest_survives_a_round_trip(tiny_bundle: Path) -> None:
         (lambda d: d["stages"]["general"]["labels"].reverse(), "general model's labels are not the bundle's"),
         (lambda d: d["stages"]["arbiter"]["labels"].reverse(), "arbiter's labels are not the bundle's"),
         (lambda d: d["stages"]["general"].pop("input"), "stages.general: 'input' is missing"),
-        (lambda d: d["stages"]["general"]["input"].update(crop="zoom"), "crop: 'zoom' is not 'squash' or 'center'"),
+        (
+            lambda d: d["stages"]["general"]["input"].update(crop="zoom"),
+            "crop: 'zoom' is not 'squash' or 'center'",
+        ),
         (lambda d: d["stages"]["general"]["input"].update(depth=3), "input: 'depth' is not known here"),
         (lambda d: d["stages"]["experts"][0].update(cost=0), "cost: 0 is not above 0"),
         (lambda d: d["stages"]["experts"][0]["labels"].pop(), "then 'not_mine'"),
