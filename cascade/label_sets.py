@@ -43,11 +43,9 @@ def set_scores(
     wide = np.asarray(probabilities, dtype=np.float64)
     order = np.argsort(-wide, axis=1, kind="stable")
     ranked = np.take_along_axis(wide, order, axis=1)
-    before = np.cumsum(ranked, axis=1) - ranked
-    ranks = np.arange(wide.shape[1])
-    # Rounding must not let a score fall by a hair, nor the first one differ from 0.
-    scores = np.maximum(before, 0.0) + penalty * np.maximum(0, ranks - free_ranks)
-    return order, np.maximum.accumulate(scores, axis=1)
+    before = np.zeros_like(ranked)
+    before[:, 1:] = np.cumsum(ranked, axis=1)[:, :-1]
+    return order, before + penalty * np.maximum(0, np.arange(wide.shape[1]) - free_ranks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,319 @@
+"""What is out of scope, and does the bundle notice? Several scores side by side, and the bundle's answers.
+
+    python benchmarks/out_of_scope.py DATA [--objects DIR ...] [--bundle DIR] [--seed 0]
+
+Every score of `cascade.training.scope` is built, as the graph that would be shipped, from those photos of the
+split `calibration` that a bundle's scope stage is built from (two thirds of it). Things that are no scene:
+
+    packaged   photographs and figures inside scikit-image and scikit-learn that show none of the labels
+    faces      portraits, the subset of LFW inside scikit-image (25 x 25 pixels, grey)
+    shapes     drawn rectangles, ellipses, lines and polygons
+    text       rendered pages of text
+    noise      of several kinds and grains
+    blank      single colours and gradients
+    DIR        any folder of photographs, e.g. of nuts or vehicles; a sample of it
+
+They are cut in two, by turns. The first half and the held-out part of `calibration` choose the best score, by
+mean AUROC over the kinds. The second half and the split `test`, which chose nothing, are what is printed:
+AUROC, and the share of things that stay in scope where 95 % of the photos of `test` do. Then, for the bundle
+as it is: how many things get an answer at the default operating point, a label, or a label with a confidence
+of 0.9. Vehicles stand in streets, so some of their photos are in scope after all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+
+from cascade import Cascade
+from cascade.dataset import Photo, scan
+from cascade.files import FindOptions, find_photos
+from cascade.policy import answer_kind, best_of, in_scope
+from cascade.training.scope import METHODS, SHIPPED, InScope, run_scope, scope_graph
+
+KEPT = 0.95
+COUNT = 60
+PACKAGED = {
+    "skimage": [
+        "astronaut.png",
+        "brick.png",
+        "cell.png",
+        "chelsea.png",
+        "chessboard_GRAY.png",
+        "clock_motion.png",
+        "coins.png",
+        "color.png",
+        "grass.png",
+        "gravel.png",
+        "horse.png",
+        "hubble_deep_field.jpg",
+        "ihc.png",
+        "logo.png",
+        "microaneurysms.png",
+        "moon.png",
+        "motorcycle_left.png",
+        "page.png",
+        "phantom.png",
+        "retina.jpg",
+        "rocket.jpg",
+        "text.png",
+    ],
+    "sklearn": ["flower.jpg"],
+}
+WORDS = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "that",
+    "for",
+    "it",
+    "was",
+    "on",
+    "are",
+    "as",
+    "with",
+    "his",
+    "they",
+    "at",
+    "be",
+    "this",
+    "from",
+    "have",
+    "or",
+    "by",
+    "one",
+    "had",
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--objects", type=Path, action="append", default=[])
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--photos", type=int, default=400, help="of every folder of objects")
+    given = parser.parse_args()
+    cascade = Cascade(given.bundle)
+    dataset = scan(given.data, cascade.bundle.tree.labels)
+    calibration, test = (said_of(cascade, dataset.split(name), name) for name in ("calibration", "test"))
+    folds = StratifiedKFold(3, shuffle=True, random_state=given.seed)
+    fit, held_out = next(iter(folds.split(calibration["general"], calibration["targets"])))
+    known = InScope(calibration["general"], calibration["embedding"], calibration["targets"])
+    things = {
+        name: said_of(cascade, list(make(np.random.default_rng(given.seed))), name)
+        for name, make in KINDS.items()
+    }
+    for folder in given.objects:
+        found = [item.path for item in find_photos([str(folder)], FindOptions())]
+        step = max(1, len(found) // given.photos)
+        things[folder.name] = said_of(cascade, found[::step], folder.name)
+    models = {method: scope_graph(known.rows(fit), {}, method) for method in METHODS}
+    compare(models, rows_of(calibration, held_out), test, things)
+    answers(cascade, test, things)
+
+
+# --- things that are no scene ----------------------------------------------------------------------------
+
+
+def packaged(rng: np.random.Generator) -> Iterator[Image.Image]:
+    import skimage
+    import sklearn
+
+    homes = {
+        "skimage": Path(skimage.__file__).parent / "data",
+        "sklearn": Path(sklearn.__file__).parent / "datasets" / "images",
+    }
+    for package, names in PACKAGED.items():
+        for name in names:
+            with Image.open(homes[package] / name) as image:
+                yield image.convert("RGB")
+
+
+def faces(rng: np.random.Generator) -> Iterator[Image.Image]:
+    import skimage
+
+    for face in np.load(Path(skimage.__file__).parent / "data" / "lfw_subset.npy")[:100]:
+        yield Image.fromarray((face * 255).astype(np.uint8)).resize((200, 200)).convert("RGB")
+
+
+def shapes(rng: np.random.Generator) -> Iterator[Image.Image]:
+    for _ in range(COUNT):
+        image = Image.new("RGB", (400, 300), colour(rng))
+        draw = ImageDraw.Draw(image)
+        for _ in range(int(rng.integers(1, 12))):
+            x, y = rng.integers(0, 400, 2), rng.integers(0, 300, 2)
+            box = [int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1]
+            kind = int(rng.integers(0, 4))
+            if kind == 0:
+                draw.rectangle(box, fill=colour(rng))
+            elif kind == 1:
+                draw.ellipse(box, fill=colour(rng), outline=colour(rng), width=3)
+            elif kind == 2:
+                draw.line(box, fill=colour(rng), width=int(rng.integers(1, 15)))
+            else:
+                corners = zip(rng.integers(0, 400, 5).tolist(), rng.integers(0, 300, 5).tolist(), strict=True)
+                draw.polygon(list(corners), fill=colour(rng))
+        yield image
+
+
+def text(rng: np.random.Generator) -> Iterator[Image.Image]:
+    for _ in range(COUNT):
+        dark = rng.random() < 0.2
+        image = Image.new("RGB", (420, 594), (30, 30, 35) if dark else (252, 251, 248))
+        draw, size, y = ImageDraw.Draw(image), int(rng.integers(9, 22)), 30
+        font = ImageFont.load_default(size)
+        while y < 570:
+            line = " ".join(rng.choice(WORDS, int(rng.integers(2, 14))))
+            draw.text((30, y), line, fill=(220, 220, 220) if dark else (20, 20, 20), font=font)
+            y += int(size * rng.choice([1.3, 1.3, 1.3, 2.6]))
+        yield image
+
+
+def noise(rng: np.random.Generator) -> Iterator[Image.Image]:
+    for number in range(COUNT):
+        grain = int(rng.integers(1, 40))
+        shape = (300 // grain + 1, 400 // grain + 1, 3 if number % 2 else 1)
+        values = rng.integers(0, 256, shape) if number % 3 else rng.normal(128, 40, shape)
+        pixels = np.broadcast_to(np.clip(values, 0, 255).astype(np.uint8), (*shape[:2], 3))
+        image = Image.fromarray(np.ascontiguousarray(pixels)).resize((400, 300), Image.Resampling.NEAREST)
+        yield image.filter(ImageFilter.GaussianBlur(grain / 2)) if number % 4 == 0 else image
+
+
+def blank(rng: np.random.Generator) -> Iterator[Image.Image]:
+    for number in range(COUNT):
+        one, other = np.array(colour(rng)), np.array(colour(rng))
+        if number % 2:
+            yield Image.new("RGB", (400, 300), tuple(one.tolist()))
+        else:
+            ramp = np.linspace(0, 1, 400)[None, :, None]
+            pixels = np.broadcast_to(one + ramp * (other - one), (300, 400, 3)).astype(np.uint8)
+            yield Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def colour(rng: np.random.Generator) -> tuple[int, ...]:
+    return tuple(int(value) for value in rng.integers(0, 256, 3))
+
+
+KINDS: dict[str, Callable[[np.random.Generator], Iterator[Image.Image]]] = {
+    "packaged": packaged,
+    "faces": faces,
+    "shapes": shapes,
+    "text": text,
+    "noise": noise,
+    "blank": blank,
+}
+
+
+# --- figures ---------------------------------------------------------------------------------------------
+
+
+def said_of(cascade: Cascade, photos: Sequence, name: str) -> dict[str, np.ndarray]:
+    """What the cascade says of photos, images or paths."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for start in range(0, len(photos), 16):
+        chunk = photos[start : start + 16]
+        labelled = isinstance(chunk[0], Photo)
+        prepared = cascade.prepare_photos([photo.path for photo in chunk] if labelled else chunk)
+        if not prepared.positions:
+            continue
+        out = cascade.run_stages(prepared.inputs)
+        rows = {
+            "general": out.general_logits,
+            "embedding": out.embedding,
+            "probabilities": out.probabilities,
+            "score": np.zeros(len(out.general_logits)) if out.scope_score is None else out.scope_score,
+        }
+        if labelled:
+            labels = cascade.bundle.tree.labels
+            rows["targets"] = np.array([labels.index(chunk[i].label) for i in prepared.positions])
+        for key, values in rows.items():
+            parts.setdefault(key, []).append(values)
+        print(f"\r{name}: {start + len(chunk)}/{len(photos)}   ", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return {key: np.concatenate(values) for key, values in parts.items()}
+
+
+def rows_of(said: dict[str, np.ndarray], rows: np.ndarray | slice) -> dict[str, np.ndarray]:
+    return {key: values[rows] for key, values in said.items()}
+
+
+def compare(models: dict, choosing: dict, test: dict, things: dict) -> None:
+    """Choose on the first half of the things, print the second half."""
+    halves = [{k: rows_of(v, slice(h, None, 2)) for k, v in things.items()} for h in (0, 1)]
+    scores = {
+        method: {
+            "choosing": run_scope(model, choosing["general"], choosing["embedding"]),
+            "test": run_scope(model, test["general"], test["embedding"]),
+            "things": [
+                {k: run_scope(model, v["general"], v["embedding"]) for k, v in half.items()}
+                for half in halves
+            ],
+        }
+        for method, model in models.items()
+    }
+    chosen_by = {
+        m: np.mean([auroc(s["choosing"], other) for other in s["things"][0].values()])
+        for m, s in scores.items()
+    }
+    best = max(chosen_by, key=lambda method: chosen_by[method])
+    print(f"best by mean AUROC on what chooses: {best}; the bundle's trainer ships: {SHIPPED}\n")
+    width = max(len(kind) for kind in things) + 7
+    for title, figure in (("AUROC", auroc), (f"in scope at {KEPT:.0%}", still_in_scope)):
+        heads = [f"{kind} ({len(other['general'])})" for kind, other in halves[1].items()]
+        print(f"{title:<18}" + "".join(f"{head:>{width}}" for head in heads), end="")
+        print(f"{'mean':>9}{'mean, choosing':>16}")
+        for method, found in scores.items():
+            values = [figure(found["test"], other) for other in found["things"][1].values()]
+            before = np.mean([figure(found["choosing"], other) for other in found["things"][0].values()])
+            print(f"{method:<18}" + "".join(f"{value:>{width}.3f}" for value in values), end="")
+            print(f"{np.mean(values):>9.3f}{before:>16.3f}{'  *' if method == best else ''}")
+        print()
+
+
+def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
+    truth = np.concatenate([np.zeros(len(inside)), np.ones(len(outside))])
+    return float(roc_auc_score(truth, np.concatenate([inside, outside])))
+
+
+def still_in_scope(inside: np.ndarray, outside: np.ndarray) -> float:
+    """The share of things that would pass where 95 % of the photos do; lower is better."""
+    return float((outside <= np.quantile(inside, KEPT)).mean())
+
+
+def answers(cascade: Cascade, test: dict, things: dict) -> None:
+    """What the bundle as it is answers at its default operating point, with its scope stage and without."""
+    point, tree = cascade.operating_point, cascade.bundle.tree
+    bundle = cascade.bundle
+    print(f"answers of the bundle {bundle.name} {bundle.version} at its default operating point, shares")
+    print(
+        f"{'':<12}{'n':>6}{'in scope':>10}{'answered':>10}{'label':>8}{'label >= 0.9':>14}"
+        f"{'answered without scope':>24}"
+    )
+    for name, said in {"test": test, **things}.items():
+        best = best_of(said["probabilities"], tree)
+        thresholds = (point.leaf_threshold, point.parent_threshold)
+        inside = in_scope(said["score"], point.scope_threshold)
+        kind = answer_kind(best.leaf_confidence, best.parent_confidence, inside, *thresholds)
+        plain = answer_kind(best.leaf_confidence, best.parent_confidence, True, *thresholds)
+        sure = (kind == "leaf") & (best.leaf_confidence >= 0.9)
+        print(
+            f"{name:<12}{len(inside):>6}{inside.mean():>10.1%}"
+            f"{np.isin(kind, ['leaf', 'parent']).mean():>10.1%}{(kind == 'leaf').mean():>8.1%}"
+            f"{sure.mean():>14.1%}"
+            f"{np.isin(plain, ['leaf', 'parent']).mean():>24.1%}"
+        )
+
+
+if __name__ == "__main__":
+    main()
