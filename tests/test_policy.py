@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cascade.errors import BundleError
+from cascade.bundle import Bundle
+from cascade.errors import BundleError, UsageError
+from cascade.label_sets import LabelSets
 from cascade.labels import UNKNOWN, LabelTree
-from cascade.policy import REASONS, Decision, OperatingPoint, decide
+from cascade.policy import REASONS, Decision, OperatingPoint, answer_kind, best_of, decide
+from cascade.promise import Promise, PromisePoint
 
 TREE = LabelTree(
     ("bed", "kitchen", "beach", "menu"),
@@ -177,3 +183,131 @@ def test_operating_points_survive_json() -> None:
     del data["leaf_threshold"]
     with pytest.raises(BundleError, match="leaf_threshold"):
         OperatingPoint.from_dict(data)
+
+
+# --- out of scope ----------------------------------------------------------------------------------------
+
+SCOPED = dataclasses.replace(POINT, scope_threshold=1.5)
+
+
+@pytest.mark.parametrize(
+    ("score", "reason"),
+    [(1.5, "leaf"), (np.nextafter(1.5, 2), "out_of_scope"), (-9.0, "leaf"), (float("inf"), "out_of_scope")],
+)
+def test_what_is_stranger_than_the_threshold_is_unknown(score: float, reason: str) -> None:
+    decision = decide(np.array([0.1, 0.7, 0.1, 0.1]), TREE, SCOPED, score)
+    assert decision.reason == reason
+    assert decision.label == ("kitchen" if reason == "leaf" else UNKNOWN)
+    assert decision.confidence == 0.7
+
+
+def test_a_score_that_is_no_number_is_out_of_scope() -> None:
+    assert decide(np.array([0.1, 0.7, 0.1, 0.1]), TREE, SCOPED, float("nan")).reason == "out_of_scope"
+
+
+def test_a_threshold_without_a_score_is_misuse() -> None:
+    with pytest.raises(UsageError, match="needs the photo's scope score"):
+        decide(np.array([0.1, 0.7, 0.1, 0.1]), TREE, SCOPED)
+
+
+def test_without_a_threshold_no_score_matters() -> None:
+    row = np.array([0.1, 0.7, 0.1, 0.1])
+    assert decide(row, TREE, POINT, 1e9) == decide(row, TREE, POINT)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_impossible_scope_thresholds_are_refused(value: float) -> None:
+    with pytest.raises(BundleError, match="scope_threshold"):
+        dataclasses.replace(POINT, scope_threshold=value)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.1])
+def test_impossible_promises_are_refused(value: float) -> None:
+    with pytest.raises(BundleError, match="max_error"):
+        dataclasses.replace(POINT, max_error=value)
+
+
+@given(hnp.arrays(np.float64, (9, 4), elements=st.floats(0.01, 1)), points, st.permutations(range(9)))
+def test_many_rows_are_decided_as_one_by_one(
+    raw: np.ndarray, point: OperatingPoint, order: list[int]
+) -> None:
+    probabilities = (raw / raw.sum(1, keepdims=True))[order]
+    best = best_of(probabilities, TREE)
+    kinds = answer_kind(
+        best.leaf_confidence, best.parent_confidence, True, point.leaf_threshold, point.parent_threshold
+    )
+    assert list(kinds) == [decide(row, TREE, point).reason for row in probabilities]
+
+
+# --- the description that goes with every bundle ---------------------------------------------------------
+
+DESCRIPTION = Path(__file__).parents[1] / "cascade" / "training" / "policy.md"
+
+
+def described(text: str) -> dict[str, Any]:
+    """Run the code of a POLICY.md, which imports nothing."""
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert "import" not in code
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names
+
+
+PROMISE = Promise(0.95, 400, "", 0.02, 1.5, (PromisePoint(0.05, 0.9, 0.8), PromisePoint(0.2, 0.5, 0.4)))
+SETS = LabelSets(0.05, 1, 400, ((0.5, 0.1), (0.8, 0.6), (0.9, 0.85)))
+MANIFEST = {
+    "labels": [{"label": label, "parent": TREE.parent_of[label]} for label in TREE.labels],
+    "operating_points": {"default": SCOPED.to_dict()},
+    "promise": PROMISE.to_dict(),
+    "label_sets": SETS.to_dict(),
+}
+
+
+@given(rows, st.one_of(st.none(), st.floats(0.05, 0.95)), st.floats(0, 3), st.floats(0.1, 0.9))
+def test_the_description_is_the_policy(
+    row: np.ndarray, max_error: float | None, score: float, coverage: float
+) -> None:
+    their = described(DESCRIPTION.read_text(encoding="utf-8"))
+    point = SCOPED if max_error is None else PROMISE.operating_point(max_error)
+    ours = decide(row, TREE, point, score)
+    theirs = their["decide"](MANIFEST, their["operating_point"](MANIFEST, max_error), row.tolist(), score)
+    near = any(
+        abs(p - t) < 1e-9
+        for p in (*row, *TREE.parent_probabilities(row))
+        for t in (point.leaf_threshold, point.parent_threshold)
+    )
+    assert near or theirs == (ours.label, ours.reason)
+    names = [TREE.labels[column] for column in SETS.columns(row, coverage)]
+    assert their["label_set"](MANIFEST, row.tolist(), coverage) == names
+
+
+def test_the_description_refuses_what_cannot_be_promised() -> None:
+    their = described(DESCRIPTION.read_text(encoding="utf-8"))
+    with pytest.raises(ValueError, match=r"the smallest that can be promised is 0\.05"):
+        their["operating_point"](MANIFEST, 0.01)
+
+
+def test_the_shipped_bundle_is_what_its_description_says(shipped_bundle: Path) -> None:
+    """Its golden decisions, replayed with the code of its own POLICY.md and with this package."""
+    if not (shipped_bundle / "POLICY.md").is_file():
+        pytest.skip("the bundle in this checkout was made before POLICY.md was")
+    their = described((shipped_bundle / "POLICY.md").read_text(encoding="utf-8"))
+    manifest = json.loads((shipped_bundle / "bundle.json").read_text(encoding="utf-8"))
+    golden = json.loads((shipped_bundle / "golden" / "decisions.json").read_text(encoding="utf-8"))
+    bundle = Bundle.load(shipped_bundle)
+    reasons = set()
+    for case in golden["cases"]:
+        share, row, score = case["max_error"], case["probabilities"], case["score"]
+        point = bundle.operating_points["default"]
+        if share is not None:
+            assert bundle.promise is not None
+            point = bundle.promise.operating_point(share)
+        ours = decide(np.array(row), bundle.tree, point, score)
+        assert (ours.label, ours.parent, ours.reason) == (case["label"], case["parent"], case["reason"])
+        assert ours.confidence == pytest.approx(case["confidence"])
+        theirs = their["decide"](manifest, their["operating_point"](manifest, share), row, score)
+        assert theirs == (case["label"], case["reason"])
+        wanted = case["label_set"]
+        assert their["label_set"](manifest, row, wanted["coverage"]) == wanted["labels"]
+        reasons.add(case["reason"])
+    assert reasons == set(REASONS)
