@@ -43,7 +43,7 @@ class Survived:
     """What became of the rows of a run that was killed again and again."""
 
     kills: int
-    runs: int
+    begun_anew: int
     rows: int
     lost: int
     doubled: int
@@ -95,11 +95,10 @@ def survive_kills(
     assert process.exitcode == 0, process.exitcode
     seconds = time.monotonic() - begun
     moments = random.Random(seed)
-    died = runs = 0
+    died = begun_anew = 0
     while died < kills:
-        process = start(killed, "--resume" if runs else "--restart")
+        process = start(killed, "--resume")
         process.join(moments.uniform(0.0, seconds / 3))
-        runs += 1
         if process.exitcode is None:
             os.kill(process.pid, signal.SIGKILL)
             process.join()
@@ -107,19 +106,19 @@ def survive_kills(
         elif died < kills:  # it was done too early: begin again, so that the rest of the kills hit work
             killed.with_name(killed.name + ".state").unlink()
             killed.unlink()
-            runs = 0
+            begun_anew += 1
     process = start(killed, "--resume")
     process.join()
     assert process.exitcode == 0, process.exitcode
-    return compare(read_rows(calm, kind), read_rows(killed, kind), died, runs + 1)
+    return compare(read_rows(calm, kind), read_rows(killed, kind), died, begun_anew)
 
 
-def compare(calm: list[Any], killed: list[Any], kills: int, runs: int) -> Survived:
+def compare(calm: list[Any], killed: list[Any], kills: int, begun_anew: int) -> Survived:
     """Compare rows, also their order: the path is the last word of a row's first element."""
     expected, found = Counter(path for path, _ in calm), Counter(path for path, _ in killed)
     doubled = sum(number - 1 for number in found.values() if number > 1)
     different = sum(a != b for a, b in zip(calm, killed, strict=False))
-    return Survived(kills, runs, len(killed), len(expected - found), doubled, different)
+    return Survived(kills, begun_anew, len(killed), len(expected - found), doubled, different)
 
 
 def read_rows(path: Path, kind: str) -> list[tuple[str, Any]]:

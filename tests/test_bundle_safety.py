@@ -13,7 +13,7 @@ from cascade.bundle_safety import check_graph
 from cascade.errors import BundleError
 
 onnx = pytest.importorskip("onnx")
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper
 
 
 def model(nodes=None, initializers=(), *, domain="", opsets=None, **more):

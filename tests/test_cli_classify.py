@@ -124,7 +124,7 @@ def test_output_file_and_format_by_ending(run_cli, album, tmp_path):
     [
         (["missing.jpg"], "missing.jpg: no such file or folder"),
         (["empty"], "empty: holds no photos"),
-        (["album", "--fields", "colour"], "no field is called 'colour'; choose from path,"),
+        (["album", "--fields", "colour", "-f", "csv"], "no field is called 'colour'; choose from path,"),
         (["album", "--operating-point", "wild"], "no operating point 'wild'; choose one of default, strict"),
         (["album", "--resume"], "need a file; give one with --output"),
         (["album", "--resume", "--restart", "-o", "x.csv"], "give one of them"),

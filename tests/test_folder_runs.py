@@ -342,6 +342,40 @@ def test_a_gallery(run_cli, album, tmp_path):
     assert "exists and is not overwritten" in ran.err
 
 
+#: The command line under an audit of everything that Python lets a program do to the world around it.
+AUDITED = """
+import os, sys
+WRITING = os.O_WRONLY | os.O_RDWR
+CHANGING = "sqlite3.connect os.remove os.rename os.mkdir os.rmdir os.symlink os.link os.truncate".split()
+def audit(event, arguments):
+    if event == "open" and isinstance(arguments[0], (str, bytes)) and arguments[2] & WRITING:
+        print("wrote", os.fspath(arguments[0]), file=sys.stderr)
+    elif event in CHANGING and not isinstance(arguments[0], int):  # a number is a file that was opened
+        print("wrote", arguments[0], file=sys.stderr)
+    elif event.startswith(("socket.", "subprocess.", "urllib.", "http.", "os.system", "os.exec")):
+        print("reached out", event, file=sys.stderr)
+from cascade.cli import main
+sys.addaudithook(audit)
+main(sys.argv[1:])
+"""
+
+
+def test_no_network_no_other_program_no_other_file(spawn, album, tmp_path):
+    output = tmp_path / "rows.csv"
+    # -B, since Python itself keeps compiled modules.
+    code, err = finish(spawn("classify", album, "-o", output, "-q", program=["-B", "-c", AUDITED]))
+    assert code == 1
+    assert set(err.splitlines()) == {
+        f"wrote {output}",
+        f"wrote {output}.state",
+        f"wrote {output}.crash",
+    }
+    # The audit would have seen it:
+    side_cars = ["classify", album / "0" / "000.jpg", "--write-xmp"]
+    _, err = finish(spawn(*side_cars, program=["-B", "-c", AUDITED]))
+    assert f"wrote {album / '0' / '000.jpg'}.xmp" in err
+
+
 def test_nothing_but_the_output_is_written(run_cli, album, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in album.rglob("*")}
     output = tmp_path / "out" / "rows.csv"

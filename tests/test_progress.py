@@ -122,7 +122,8 @@ def test_the_summary_counts():
 
 GIVEN = {
     "paths": ("photos",), "format_name": None, "output": "-", "fields": None, "explain": False,
-    "bundle": None, "ask": "router", "operating_point": "default", "label_set": None, "top_k": 5,
+    "bundle": None, "ask": "router", "operating_point": "default", "label_set": None, "max_error": None,
+    "top_k": 5,
     "workers": None,
     "max_pixels": 10, "resume": False, "restart": False, "by_content": False, "watch": False, "null": False,
     "follow_links": False, "hidden": False, "gallery": None, "sort_into": None, "sort_mode": "link",
@@ -134,6 +135,7 @@ GIVEN = {
     ("changes", "said"),
     [
         ({"watch": True, "paths": ("-",)}, "--watch needs folders"),
+        ({"fields": "path"}, "--fields is about jsonl, csv and parquet"),
         ({"yes": True}, "--yes confirms --sort-into"),
         ({"resume": True}, "need a file"),
     ],
@@ -157,7 +159,7 @@ def test_every_option_that_changes_rows_is_a_fact():
     before = options.facts("00", ("path",))
     for change in (
         {"format_name": "csv"}, {"explain": True}, {"ask": "never"}, {"operating_point": "strict"},
-        {"label_set": 0.9}, {"top_k": 3}, {"max_pixels": 5}, {"by_content": True},
+        {"label_set": 0.9}, {"max_error": 0.1}, {"top_k": 3}, {"max_pixels": 5}, {"by_content": True},
     ):  # fmt: skip
         assert ClassifyOptions(**GIVEN | change).facts("00", ("path",)) != before
     for change in ({"workers": 2}, {"quiet": True}, {"output": "x.txt", "resume": True}):

@@ -268,14 +268,17 @@ def _use_rows(options: ClassifyOptions, cascade: Cascade, store: Store, name: st
     if options.gallery is not None and journal is not None:
         from cascade.runs.gallery import write_gallery
 
-        write_gallery(
-            options.gallery,
-            journal.rows(),
-            cascade.bundle.tree,
-            name,
-            max_pixels=options.max_pixels,
-            workers=cascade.workers,
-        )
+        count = len(journal)
+        with Progress(quiet=options.quiet, count=lambda: count) as progress:
+            write_gallery(
+                options.gallery,
+                journal.rows(),
+                cascade.bundle.tree,
+                name,
+                max_pixels=options.max_pixels,
+                workers=cascade.workers,
+                advance=lambda: progress.advance(failed=False),
+            )
         _say(options, f"gallery: {options.gallery}")
     if options.sort_into is not None and journal is not None:
         _sort(options, options.sort_into, journal.rows)

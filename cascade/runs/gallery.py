@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Final
@@ -34,7 +34,14 @@ _CHUNK: Final = 200
 
 
 def write_gallery(
-    path: Path, rows: Iterable[Row], tree: LabelTree, bundle: str, *, max_pixels: int, workers: int
+    path: Path,
+    rows: Iterable[Row],
+    tree: LabelTree,
+    bundle: str,
+    *,
+    max_pixels: int,
+    workers: int,
+    advance: Callable[[], None] = lambda: None,
 ) -> None:
     """Write the page, replacing one that is there.
 
@@ -45,6 +52,7 @@ def write_gallery(
         bundle: see `cascade.rows.bundle_id`.
         max_pixels: as for classifying; larger photos get no thumbnail.
         workers: threads that make thumbnails.
+        advance: called after every photo.
 
     Raises:
         OutputError: when it cannot be written.
@@ -60,7 +68,8 @@ def write_gallery(
     try:
         with new.open("w", encoding="utf-8") as file:
             file.write(f"{head}<script>const about = {_json(about)};</script>\n")
-            _write_photos(file, rows, path.parent.resolve(), max_pixels, workers)
+            with_thumbnails = _with_thumbnails(rows, max_pixels, workers)
+            _write_photos(file, with_thumbnails, path.parent.resolve(), advance)
             file.write(tail)
         new.replace(path)
     except OSError as error:
@@ -68,9 +77,11 @@ def write_gallery(
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def _write_photos(file: IO[str], rows: Iterable[Row], folder: Path, max_pixels: int, workers: int) -> None:
+def _write_photos(
+    file: IO[str], rows: Iterable[tuple[Row, str | None]], folder: Path, advance: Callable[[], None]
+) -> None:
     written = 0
-    for row, thumbnail in _with_thumbnails(rows, max_pixels, workers):
+    for row, thumbnail in rows:
         if written % _CHUNK == 0:
             file.write("</script>\n<script>\n" if written else "<script>\n")
         written += 1
@@ -78,6 +89,7 @@ def _write_photos(file: IO[str], rows: Iterable[Row], folder: Path, max_pixels: 
             file.write(f"errors.push({_json({'path': row['path'], **row['error']})});\n")
         else:
             file.write(f"photos.push({_json(_photo(row, folder) | {'thumb': thumbnail})});\n")
+        advance()
     file.write("</script>\n" if written else "")
 
 

@@ -75,6 +75,10 @@ class ClassifyOptions:
                 "parquet cannot be written to standard output; give a file with --output",
             ),
             (
+                self.fields is not None and self.row_format == "table",
+                "--fields is about jsonl, csv and parquet; choose one of them with --format",
+            ),
+            (
                 self.watch and self.from_list,
                 "--watch needs folders to watch; give them in place of -",
             ),
