@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -15,6 +15,9 @@ from cascade.commands.options import bundle_option
 from cascade.rows import bundle_hash
 
 __all__ = ["info"]
+
+#: Promises that are shown, besides the smallest.
+_SHARES: Final = (0.05, 0.1, 0.15, 0.2, 0.3)
 
 
 @click.command()
@@ -71,7 +74,24 @@ def _lines(bundle: Bundle) -> Iterator[str]:
         yield (
             f"  {name}: a label from {point.leaf_threshold:.3f}, a group from {point.parent_threshold:.3f}, "
             f"an expert when it gains {point.cost_weight:g} per unit of cost"
+            + ("" if point.max_error is None else f"; at most {point.max_error:.1%} wrong")
         )
+    if bundle.promise is not None:
+        yield ""
+        yield (
+            f"promises, with {bundle.promise.confidence:.0%} confidence, tested on {bundle.promise.photos} "
+            "photos (--max-error)"
+        )
+        smallest = bundle.promise.smallest
+        for share in (smallest, *(share for share in _SHARES if share > smallest)):
+            point = bundle.promise.operating_point(share)
+            yield (
+                f"  at most {share:6.1%} wrong: a label from {point.leaf_threshold:.3f}, "
+                f"a group from {point.parent_threshold:.3f}"
+            )
+    if bundle.label_sets is not None:
+        yield ""
+        yield f"label sets up to {bundle.label_sets.largest:.1%} (--label-set)"
     for title, facts in (("measured", bundle.measured), ("provenance", bundle.provenance)):
         if facts:
             yield ""
