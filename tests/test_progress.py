@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 
 import pytest
 
 from cascade import ErrorInfo, Opinion, Prediction
+from cascade.commands.classify import classify
 from cascade.errors import UsageError
 from cascade.rows import make_row
 from cascade.runs import progress as module
@@ -50,6 +52,17 @@ def test_without_a_count(monkeypatch, capsys):
         clock.now += 20
         progress.advance(failed=False)
     assert capsys.readouterr().err == "1 photos, 0.1 photos/s, 0 failed\n"
+
+
+def test_counting_that_fails_is_no_reason_to_stop(monkeypatch, capsys):
+    def vanished():
+        raise UsageError("photos: no such file or folder")
+
+    with Progress(quiet=False, count=vanished):
+        for thread in threading.enumerate():
+            if thread.name == "count":
+                thread.join()
+    assert capsys.readouterr().err == ""
 
 
 def test_what_was_done_before_is_not_waited_for(monkeypatch, capsys):
@@ -120,15 +133,8 @@ def test_the_summary_counts():
     assert Summary().lines(0.0) == ["0 photos in 0.0 s (0.0 photos/s)"]
 
 
-GIVEN = {
-    "paths": ("photos",), "format_name": None, "output": "-", "fields": None, "explain": False,
-    "bundle": None, "ask": "router", "operating_point": "default", "label_set": None, "max_error": None,
-    "top_k": 5,
-    "workers": None,
-    "max_pixels": 10, "resume": False, "restart": False, "by_content": False, "watch": False, "null": False,
-    "follow_links": False, "hidden": False, "gallery": None, "sort_into": None, "sort_mode": "link",
-    "yes": False, "write_xmp": False, "quiet": False, "verbose": 0,
-}  # fmt: skip
+#: What the command hands over when only a path is given.
+GIVEN = classify.make_context("classify", ["photos"]).params
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ plain line now and then when it is not, nothing when asked to be quiet."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
 
+from cascade.errors import CascadeError
 from cascade.runs.summary import duration
 
 __all__ = ["Progress"]
@@ -123,4 +125,6 @@ class Progress:
         return text
 
     def _count(self, count: Callable[[], int]) -> None:
-        self._total = max(count() - self._skipped_before_total, 0)
+        # A folder that vanishes is for the run to complain about; here it only costs the time left.
+        with contextlib.suppress(CascadeError, OSError):
+            self._total = max(count() - self._skipped_before_total, 0)
