@@ -136,7 +136,7 @@ def test_stopping_ends_it(folder):
 def test_for_real(folder):
     pytest.importorskip("watchfiles")
     make(folder / "old.jpg")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     batches = watch_batches(
         [str(folder)], FindOptions(), lambda: time.monotonic() > deadline, settle_seconds=0.3
     )
