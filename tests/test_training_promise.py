@@ -89,12 +89,12 @@ def test_nothing_is_promised_when_everything_is_wrong() -> None:
 
 
 def test_nothing_small_is_promised_on_few_photos() -> None:
-    """Even without any wrong answer, n photos exclude a share p only if (1 - p)^n is at most 5 %."""
+    """Even without any wrong answer, n photos exclude a share p only if (1 - p)^n is at most 2.5 %."""
     right = np.ones(50, dtype=bool)
     judged = Judged(np.linspace(0.5, 1, 50), right, np.linspace(0.6, 1, 50), right, right)
     made = promise(judged, judged)
     assert made is not None
-    assert made.smallest == pytest.approx(1 - 0.05 ** (1 / 50), abs=1e-3)
+    assert made.smallest == pytest.approx(1 - 0.025 ** (1 / 50), abs=1e-3)
     assert measured(judged, made, made.smallest) == (0.0, 1.0)
 
 
@@ -145,7 +145,7 @@ def test_what_is_promised_passed_the_exact_test(seed: int) -> None:
     assert made is not None
     for share, leaf, parent in made.curve:
         counts = held_out.counts(np.array([leaf]), np.array([parent]))
-        assert stats.binom.cdf(counts.wrong[0], counts.answered[0], share) <= 0.05 + 1e-12
+        assert stats.binom.cdf(counts.wrong[0], counts.answered[0], share) <= 0.025 + 1e-12
 
 
 def test_the_default_point_promises_what_is_asked_or_the_smallest() -> None:
