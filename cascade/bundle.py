@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,13 +27,13 @@ import onnxruntime as ort
 from cascade.bundle_safety import MAX_GRAPH_BYTES, check_graph
 from cascade.bundle_schema import check_manifest, read_manifest
 from cascade.drift import Reference
-from cascade.errors import BundleError
+from cascade.errors import BundleError, UsageError
 from cascade.label_sets import LabelSets
 from cascade.labels import NOT_MINE, LabelTree
 from cascade.policy import OperatingPoint
 from cascade.promise import Promise
 from cascade.session import GraphSession
-from cascade.stage import Stage
+from cascade.stage import EXACT, Stage
 
 __all__ = ["BUNDLE_ENVIRONMENT_VARIABLE", "FORMAT_VERSION", "Bundle", "Stage", "find_bundle"]
 
@@ -207,6 +207,23 @@ class Bundle:
         router = (self.router,) if self.router else ()
         scope = (self.scope,) if self.scope else ()
         return (self.general, *scope, *router, *self.experts, self.arbiter)
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Every variant that an image stage has; ``"exact"``, which all have, comes first."""
+        names = {name for stage in (self.general, *self.experts) for name in stage.variants}
+        return (EXACT, *sorted(names))
+
+    def with_variant(self, name: str) -> Bundle:
+        """Return the bundle with the graphs of a variant; a stage that lacks it keeps its exact graph.
+
+        Raises:
+            UsageError: when no stage has this variant.
+        """
+        if name not in self.variants:
+            raise UsageError(f"the bundle has no variant {name!r}; it has {', '.join(self.variants)}")
+        experts = tuple(expert.as_variant(name) for expert in self.experts)
+        return replace(self, general=self.general.as_variant(name), experts=experts)
 
     @property
     def decode_target(self) -> tuple[int, int]:

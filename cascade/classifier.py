@@ -55,6 +55,8 @@ class Cascade:
             ``"always"`` asks every expert about every photo.
         workers: photos are worked on by this many threads; None means one per core.
         max_pixels: larger photos become rows with the error ``too_many_pixels``.
+        variant: which graphs of the bundle run: ``"exact"``, another that it has, or ``"auto"`` for the
+            fastest that computes correctly on this machine, see `cascade.variants`.
 
     Raises:
         BundleError: when the bundle is missing, damaged or does not fit together.
@@ -72,8 +74,11 @@ class Cascade:
         ask: str = "router",
         workers: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        variant: str = "auto",
     ) -> None:
-        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        self.variant = _variant(loaded) if variant == "auto" else variant
+        self.bundle = loaded.with_variant(self.variant)
         if operating_point not in self.bundle.operating_points:
             raise UsageError(
                 f"the bundle has no operating point {operating_point!r}; "
@@ -318,6 +323,12 @@ def _promised(bundle: Bundle, max_error: float, operating_point: str, ask: str) 
             "the split calibration; train it with more"
         )
     return bundle.promise.operating_point(max_error)
+
+
+def _variant(bundle: Bundle) -> str:
+    from cascade.variants import choose_variant  # which builds classifiers to try the variants
+
+    return choose_variant(bundle).variant
 
 
 def _label_sets(bundle: Bundle) -> LabelSets:

@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "demo": "cascade.commands.demo:demo",
     "train": "cascade.commands.train:train",
     "evaluate": "cascade.commands.evaluate:evaluate",
+    "verify": "cascade.commands.verify:verify",
     "benchmark": "cascade.commands.benchmark:benchmark",
     "undo": "cascade.commands.undo:undo",
 }

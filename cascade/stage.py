@@ -1,15 +1,37 @@
-"""One graph of a bundle. In: its entry in bundle.json. Out: a validated `Stage`."""
+"""One graph of a bundle. In: its entry in bundle.json. Out: a validated `Stage`, with the variants it has."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Final
 
 from cascade.errors import BundleError
 from cascade.preprocess import InputSpec
 
-__all__ = ["Stage"]
+__all__ = ["EXACT", "GraphFile", "Stage"]
+
+#: The variant that every stage has: its main file.
+EXACT: Final = "exact"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFile:
+    """A file of a bundle: its name inside the bundle and its SHA-256 in lower-case hex.
+
+    Raises:
+        BundleError: when either is none.
+    """
+
+    file: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if PurePosixPath(self.file).name != self.file or not self.file.endswith(".onnx"):
+            raise BundleError(f"{self.file!r} must be the name of an .onnx file in the bundle")
+        if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
+            raise BundleError(f"{self.sha256!r} is not a SHA-256 in lower-case hex")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +45,7 @@ class Stage:
         labels: what the columns of the output mean; an expert's last one is `NOT_MINE`.
         input: what its image looks like; None for graphs that see no image.
         cost: of one run, in units of one run of the general model (measured side by side).
+        variants: name -> another graph with the same inputs and outputs, e.g. ``"int8"``; faster, and close.
 
     Raises:
         BundleError: when a value makes no sense.
@@ -34,13 +57,16 @@ class Stage:
     labels: tuple[str, ...]
     input: InputSpec | None = None
     cost: float = 1.0
+    variants: Mapping[str, GraphFile] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         where = f"stage {self.name!r}"
-        if PurePosixPath(self.file).name != self.file or not self.file.endswith(".onnx"):
-            raise BundleError(f"{where}: {self.file!r} must be the name of an .onnx file in the bundle")
-        if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
-            raise BundleError(f"{where}: {self.sha256!r} is not a SHA-256 in lower-case hex")
+        try:
+            GraphFile(self.file, self.sha256)
+        except BundleError as error:
+            raise BundleError(f"{where}: {error}") from None
+        if EXACT in self.variants:
+            raise BundleError(f"{where}: {EXACT!r} names the main file and cannot name a variant")
         if not self.labels:
             raise BundleError(f"{where}: has no labels")
         if not self.cost > 0:
@@ -57,6 +83,10 @@ class Stage:
                 labels=tuple(str(label) for label in data["labels"]),
                 input=InputSpec.from_dict(data["input"]) if data.get("input") else None,
                 cost=float(data.get("cost", 1.0)),
+                variants={
+                    str(key): GraphFile(str(value["file"]), str(value["sha256"]))
+                    for key, value in data.get("variants", {}).items()
+                },
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"stage {name!r}: field missing or wrong: {error}") from None
@@ -71,4 +101,11 @@ class Stage:
         }
         if self.input is not None:
             data["input"] = self.input.to_dict()
+        if self.variants:
+            data["variants"] = {k: {"file": v.file, "sha256": v.sha256} for k, v in self.variants.items()}
         return data
+
+    def as_variant(self, name: str) -> Stage:
+        """Return the stage with the file of a variant; itself if it has no such variant."""
+        graph = self.variants.get(name)
+        return self if graph is None else replace(self, file=graph.file, sha256=graph.sha256, variants={})

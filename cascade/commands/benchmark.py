@@ -63,7 +63,8 @@ def benchmark(
     """Measure speed on the photos of FOLDER, on this machine.
 
     Photos per second, milliseconds per stage and where the time goes: with the experts that the router asks
-    for, with none, and with all of them. Without FOLDER, the few sample photos of the bundle are used.
+    for, with none, and with all of them; and with each variant of the bundle, if it has several. Without
+    FOLDER, the few sample photos of the bundle are used.
     """
     from cascade.bundle import Bundle
     from cascade.classifier import Cascade
@@ -71,25 +72,32 @@ def benchmark(
 
     loaded = Bundle.load(bundle)
     photos = _photos(folder, loaded.folder, count)
+    asks = ASK_MODES if loaded.experts else ("never",)
+    variants = loaded.variants if len(loaded.variants) > 1 else ()
+    ways = {ask: (ask, "auto") for ask in asks} | {name: (asks[0], name) for name in variants}
     cascades = {
-        ask: Cascade(loaded, operating_point=operating_point, ask=ask, workers=workers)
-        for ask in (ASK_MODES if loaded.experts else ("never",))
+        way: Cascade(loaded, operating_point=operating_point, ask=ask, workers=workers, variant=variant)
+        for way, (ask, variant) in ways.items()
     }
     speeds = measure_speed(cascades, photos, rounds=rounds)
-    threads = next(iter(cascades.values())).workers
+    used = cascades[asks[0]]
     if as_json:
         facts = {
             "bundle": f"{loaded.name} {loaded.version}",
             "photos": len(photos),
             "folder": None if folder is None else str(folder),
-            "workers": threads,
+            "workers": used.workers,
+            "variant_used": used.variant,
             "machine": platform.machine(),
-            "ask": {ask: speed.to_dict() for ask, speed in speeds.items()},
+            "ask": {ask: speeds[ask].to_dict() for ask in asks},
+            "variant": {name: speeds[name].to_dict() for name in variants},
         }
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     of = "the bundle's sample photos, repeated" if folder is None else str(folder)
-    click.echo(f"{len(photos)} photos ({of}), {threads} workers, median of {rounds} rounds\n")
+    click.echo(
+        f"{len(photos)} photos ({of}), {used.workers} workers, variant {used.variant}, median of {rounds}\n"
+    )
     click.echo("\n".join(_lines(speeds)))
 
 
@@ -110,7 +118,7 @@ def _photos(folder: Path | None, bundle: Path, count: int) -> list[Path]:
 
 
 def _lines(speeds: Mapping[str, Speed]) -> Iterator[str]:
-    yield f"{'experts asked':24}" + "".join(f"{ask:>10}" for ask in speeds)
+    yield f"{'experts asked, variant':24}" + "".join(f"{ask:>10}" for ask in speeds)
     yield _line("photos per second", [f"{s.photos_per_second:.1f}" for s in speeds.values()])
     yield _line("experts per photo", [f"{s.experts_per_photo:.2f}" for s in speeds.values()])
     yield ""

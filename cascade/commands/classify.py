@@ -160,6 +160,7 @@ def _classify(options: ClassifyOptions) -> int:
         ask=options.ask,
         workers=options.workers,
         max_pixels=options.max_pixels,
+        variant=options.variant,
     )
     name = bundle_id(cascade.bundle)
     store = _open_store(options, cascade, name)

@@ -46,6 +46,7 @@ def demo(
     max_error: float | None,
     top_k: int,
     workers: int | None,
+    variant: str,
     explain: bool,
 ) -> None:
     """Classify the sample photos that come inside scikit-learn and scikit-image.
@@ -63,6 +64,7 @@ def demo(
         top_k=top_k,
         ask=ask,
         workers=workers,
+        variant=variant,
     )
     name = bundle_id(cascade.bundle)
     tree = cascade.bundle.tree

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import click
 from cascade.bundle import Bundle
 from cascade.commands.options import bundle_option
 from cascade.rows import bundle_hash
+from cascade.variants import choose_variant
 
 __all__ = ["info"]
 
@@ -28,14 +30,16 @@ def info(bundle: Path | None, as_json: bool, check: bool) -> None:
     """Show a bundle: labels, stages and sizes, measured figures, where it comes from."""
     loaded = Bundle.load(bundle)
     if check:
-        for stage in loaded.stages:
-            loaded.check_hash(stage)
+        for variant in loaded.variants:
+            for stage in loaded.with_variant(variant).stages:
+                loaded.check_hash(stage)
     if as_json:
         sizes = {stage.name: _size(loaded, stage.file) for stage in loaded.stages}
         facts = loaded.to_dict() | {
             "folder": str(loaded.folder),
             "sha256": bundle_hash(loaded),
             "bytes": sizes,
+            "variant": asdict(choose_variant(loaded)),
         }
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
@@ -48,6 +52,8 @@ def _lines(bundle: Bundle) -> Iterator[str]:
     yield f"bundle   {bundle.name} {bundle.version}"
     yield f"folder   {bundle.folder}"
     yield f"sha256   {bundle_hash(bundle)} (bundle.json)"
+    choice = choose_variant(bundle)
+    yield f"variant  {choice.variant} of {', '.join(bundle.variants)} ({choice.why})"
     yield f"needs    onnxruntime {bundle.minimum_onnxruntime} or newer"
     yield ""
     yield f"labels   {len(bundle.tree.labels)} in {len(bundle.tree.parents)} groups"

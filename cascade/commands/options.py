@@ -10,7 +10,14 @@ import click
 
 from cascade.router import ASK_MODES
 
-__all__ = ["ask_option", "bundle_option", "max_error_option", "model_options", "quiet_option"]
+__all__ = [
+    "ask_option",
+    "bundle_option",
+    "max_error_option",
+    "model_options",
+    "quiet_option",
+    "variant_option",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -47,6 +54,18 @@ def max_error_option(command: Command) -> Command:
     )(command)
 
 
+def variant_option(command: Command) -> Command:
+    """Add ``--variant``."""
+    return click.option(
+        "--variant",
+        metavar="NAME",
+        default="auto",
+        show_default=True,
+        help="Graphs to run: exact, int8 if the bundle has it, or auto: the fastest that computes correctly"
+        " on this machine; see `cascade verify`.",
+    )(command)
+
+
 def model_options(command: Command) -> Command:
     """Add every option that decides how photos are classified."""
     decorators = (
@@ -74,6 +93,7 @@ def model_options(command: Command) -> Command:
             type=click.IntRange(min=1),
             help="Photos are worked on by this many threads.  [default: one per core]",
         ),
+        variant_option,
     )
     for decorator in reversed(decorators):
         command = decorator(command)

@@ -57,6 +57,7 @@ __all__ = ["train"]
     show_default=True,
     help="Share of wrong answers that the default operating point may give.",
 )
+@click.option("--int8", is_flag=True, help="Also pack a faster int8 variant of every network.")
 def train(
     data: Path,
     recipes: tuple[Path, ...],
@@ -68,6 +69,7 @@ def train(
     name: str | None,
     bundle_version: str,
     max_error: float,
+    int8: bool,
 ) -> None:
     """Train a bundle on the labelled photos below DATA.
 
@@ -91,4 +93,5 @@ def train(
         name=name,
         version=bundle_version,
         max_error=max_error,
+        int8=int8,
     )

@@ -39,6 +39,7 @@ class ClassifyOptions:
     label_set: float | None
     top_k: int
     workers: int | None
+    variant: str = "auto"
     max_pixels: int
     resume: bool
     restart: bool
@@ -120,6 +121,7 @@ class ClassifyOptions:
             "--fields": ",".join(fields),
             "--explain": str(self.explain),
             "--ask": self.ask,
+            "--variant": self.variant,
             "--operating-point": self.operating_point,
             "--max-error": str(self.max_error),
             "--label-set": str(self.label_set),

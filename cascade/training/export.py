@@ -40,7 +40,7 @@ class _ImageStage(nn.Module):
 
 
 def export_stage(
-    network: Network, spec: InputSpec, *, embedding: bool, metadata: Mapping[str, str]
+    network: Network, spec: InputSpec, *, embedding: bool, metadata: Mapping[str, str], half: bool = True
 ) -> onnx.ModelProto:
     """Export an image stage.
 
@@ -52,12 +52,14 @@ def export_stage(
         spec: fixes height and width.
         embedding: whether the embedding is an output too.
         metadata: goes into the graph's metadata_props.
+        half: False keeps float32 weights, which quantisation starts from.
     """
     stage = _ImageStage(network.eval(), embedding=embedding).eval()
     example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
     outputs = ["logits", "embedding"] if embedding else ["logits"]
     model = export_graph(stage, example, "image", outputs)
-    _store_half(model)
+    if half:
+        _store_half(model)
     helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
     return model

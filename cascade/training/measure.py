@@ -15,6 +15,7 @@ from cascade.classifier import Cascade
 from cascade.dataset import Photo
 from cascade.evaluation import evaluate
 from cascade.scores import WAYS
+from cascade.stage import EXACT
 
 __all__ = ["measure"]
 
@@ -30,7 +31,7 @@ def measure(
         split: its name.
         progress: called with (done, total).
     """
-    evaluation = evaluate(Cascade(folder), photos, progress=progress)
+    evaluation = evaluate(Cascade(folder, variant=EXACT), photos, progress=progress)
     measured = {
         "command": f"cascade evaluate DATA --split {split}",
         "split": split,

@@ -22,8 +22,10 @@ from cascade.bundle import FORMAT_VERSION, MANIFEST, Bundle
 from cascade.classifier import Cascade
 from cascade.errors import DataError
 from cascade.images import load_image
+from cascade.outputs import StageOutputs
 from cascade.policy import decide
 from cascade.preprocess import prepare
+from cascade.stage import EXACT
 
 __all__ = ["golden_photos", "stage_entry", "take_place", "write_bundle", "write_golden", "write_policy"]
 
@@ -113,8 +115,9 @@ def write_golden(folder: Path, photos: Mapping[str, Image.Image]) -> None:
     """
     home = folder / "golden"
     home.mkdir(exist_ok=True)
-    cascade = Cascade(folder, ask="always")
+    cascade = Cascade(folder, ask="always", variant=EXACT)
     bundle = cascade.bundle
+    others = {name: Cascade(folder, ask="always", variant=name) for name in Bundle.load(folder).variants[1:]}
     entries = []
     for name, photo in photos.items():
         path = home / f"{name}.png"
@@ -143,10 +146,20 @@ def write_golden(folder: Path, photos: Mapping[str, Image.Image]) -> None:
                 "probabilities_never": _plain(out.general_probabilities[0]),
                 "probabilities_router": _plain(routed.probabilities[0]),
                 "probabilities_always": _plain(out.probabilities[0]),
+                "variants": {name: _said(other.run_stages(inputs)) for name, other in others.items()},
             }
         )
     golden = {"tolerance": {"logits": 0.02, "probabilities": 0.005, "pixels": 1}, "photos": entries}
     (home / "golden.json").write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
+
+
+def _said(out: StageOutputs) -> dict[str, Any]:
+    """Return what another machine must find when it runs a variant; see `cascade.verify`."""
+    return {
+        "general_logits": _plain(out.general_logits[0]),
+        "expert_logits": {name: _plain(logits[0]) for name, logits in out.expert_logits.items()},
+        "probabilities_always": _plain(out.probabilities[0]),
+    }
 
 
 def write_policy(folder: Path) -> None:

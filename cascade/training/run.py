@@ -50,6 +50,7 @@ from cascade.training.pack import (
     write_golden,
     write_policy,
 )
+from cascade.training.quantize import CALIBRATION_PHOTOS, quantize_stage
 from cascade.training.recipe import Recipe, load_recipes
 from cascade.training.report import Report
 from cascade.training.scope import InScope
@@ -72,6 +73,7 @@ def train(
     name: str | None = None,
     version: str = "0.1.0",
     max_error: float = 0.15,
+    int8: bool = False,
 ) -> None:
     """Train every recipe and write a bundle.
 
@@ -87,6 +89,7 @@ def train(
         version: of the bundle.
         max_error: share of wrong answers that the default operating point promises to keep below, or the
             smallest that can be promised if that is more; see `cascade.promise`.
+        int8: also pack an int8 variant of every image stage, see `cascade.training.quantize`.
 
     Raises:
         DataError: when photos are missing or unusable.
@@ -121,7 +124,7 @@ def train(
         bundle = work / "bundle"
         shutil.rmtree(bundle, ignore_errors=True)
         bundle.mkdir(parents=True)
-        _pack(bundle, stages, networks, dataset, report, name or out.name, version, max_error)
+        _pack(bundle, stages, networks, dataset, report, name or out.name, version, max_error, int8)
         take_place(bundle, out)
         report.line(f"wrote {out}; measure it with: cascade evaluate {data} --bundle {out}")
 
@@ -195,6 +198,7 @@ def _pack(
     name: str,
     version: str,
     max_error: float,
+    int8: bool,
 ) -> None:
     general, experts = recipes[0], recipes[1:]
     tree = LabelTree(tuple(general.labels), dict(general.labels))
@@ -227,6 +231,20 @@ def _pack(
         report.line(
             f"{recipe.name}: exported, {(folder / f'{recipe.name}.onnx').stat().st_size / 1e6:.1f} MB"
         )
+        if int8:
+            full = export_stage(
+                networks[recipe.name][0],
+                recipe.input,
+                embedding=recipe.kind == "general",
+                metadata=metadata,
+                half=False,
+            )
+            quantized = quantize_stage(
+                full, _some_photos(dataset, recipe.input, general.train.seed), metadata
+            )
+            variant = stage_entry(quantized, f"{recipe.name}.int8", folder)
+            entries[recipe.name]["variants"] = {"int8": variant}
+            report.line(f"{recipe.name}: quantised")
 
     outputs, embedding = _outputs(folder, recipes, dataset.split("calibration"), report)
     seed = general.train.seed
@@ -299,6 +317,16 @@ def _pack(
         model_card(Bundle.load(folder), metrics, general.card), encoding="utf-8"
     )
     report.log({"calibration": metrics["calibration"]})
+
+
+def _some_photos(dataset: Dataset, spec: InputSpec, seed: int) -> npt.NDArray[np.uint8]:
+    """Return prepared training photos, uint8 (N, H, W, 3), for fixing the ranges of int8."""
+    photos = dataset.split("train")
+    chosen = np.random.default_rng(seed).permutation(len(photos))[:CALIBRATION_PHOTOS]
+    target, gap = spec.decode_target, spec.reducing_gap
+    return np.stack(
+        [prepare(load_image(photos[i].path, target=target, reducing_gap=gap), spec) for i in chosen]
+    )
 
 
 def floating_point_operations(network: Network, spec: InputSpec) -> float:
