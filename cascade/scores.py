@@ -18,7 +18,7 @@ from cascade.bundle import Bundle
 from cascade.dataset import Photo
 from cascade.files import readable
 from cascade.metrics import Interval, PairedDifference
-from cascade.policy import OperatingPoint
+from cascade.policy import Decision, OperatingPoint, decide
 from cascade.result import ErrorInfo
 
 __all__ = ["WAYS", "CurvePoint", "Evaluation", "Scores", "cost_per_photo"]
@@ -179,6 +179,11 @@ class Evaluation:
             cost=float(self.cost(way).mean()),
             deferral_rate=float(self.asked[way].any(axis=1).mean()),
         )
+
+    def decision(self, place: int) -> Decision:
+        """Return what the policy answers for one photo, as `Cascade.predict` does."""
+        score = None if self.scope_score is None else float(self.scope_score[place])
+        return decide(self.probabilities["cascade"][place], self.bundle.tree, self.point, score)
 
     def difference(self, before: str = "general", after: str = "cascade") -> PairedDifference:
         """Return how much more often ``after`` is right than ``before``."""

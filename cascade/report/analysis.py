@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from cascade import metrics, reliability
 from cascade.labels import NOT_MINE, UNKNOWN
-from cascade.policy import REASONS, decide
+from cascade.policy import REASONS
 from cascade.scores import WAYS, Evaluation
 
 __all__ = ["SIZES", "analyse", "expert_says"]
@@ -80,8 +80,8 @@ def _answers(evaluation: Evaluation) -> list[dict[str, Any]]:
     tree = evaluation.bundle.tree
     right: dict[str, list[bool]] = {reason: [] for reason in REASONS}
     unanswered = set()
-    for photo, probabilities in zip(evaluation.photos, evaluation.probabilities["cascade"], strict=True):
-        decision = decide(probabilities, tree, evaluation.point)
+    for place, photo in enumerate(evaluation.photos):
+        decision = evaluation.decision(place)
         right[decision.reason].append(decision.label in (photo.label, tree.parent_of[photo.label]))
         if decision.label == UNKNOWN:
             unanswered.add(decision.reason)

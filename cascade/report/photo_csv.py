@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from cascade.files import readable
-from cascade.policy import decide
 from cascade.report.analysis import expert_says
 from cascade.scores import WAYS, Evaluation
 
@@ -29,7 +28,7 @@ def photo_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     asked, cost = evaluation.asked["cascade"], evaluation.cost()
     says = {expert.name: expert_says(evaluation, expert.name) for expert in experts}
     for place, photo in enumerate(evaluation.photos):
-        decision = decide(evaluation.probabilities["cascade"][place], tree, evaluation.point)
+        decision = evaluation.decision(place)
         row: dict[str, Any] = {
             "path": readable(str(photo.path)),
             "label": photo.label,

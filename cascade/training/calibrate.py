@@ -37,7 +37,11 @@ Fold = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 _FOLDS: Final = 5
 #: Costs per unit of which the gain is compared when the operating point is chosen.
-_COST_WEIGHTS: Final = (0.0, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.12)
+_COST_WEIGHTS: Final = (
+    0.0, 0.002, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3
+)  # fmt: skip
+#: Share of what asking everybody brings that the operating point must keep, in negative log likelihood.
+_KEPT: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,12 +278,14 @@ def _fit_router(
     folds, answers = _cross_fit(outputs, tree, experts, seed)
     nobody, everybody = np.zeros((n, count), dtype=np.bool_), np.ones((n, count), dtype=np.bool_)
     before = answers(nobody)
-    right_before = before.argmax(1) == outputs.targets
-    right_after = np.zeros((n, count), dtype=np.bool_)
+    # Of calibrated answers, the mean of the largest probability is the probability to be right, and it
+    # varies far less from photo to photo than the fact of being right, of which few photos change.
+    right_before = before.max(1)
+    right_after = np.zeros((n, count))
     for column in range(count):
         only = nobody.copy()
         only[:, column] = True
-        right_after[:, column] = answers(only).argmax(1) == outputs.targets
+        right_after[:, column] = answers(only).max(1)
 
     calm = _softmax(outputs.general / temperature)
     cross_gain = np.zeros((n, count))
@@ -308,12 +314,15 @@ def _fit_router(
     for weight in _COST_WEIGHTS:
         asked = cross_gain > weight * costs
         curve.append({"cost_weight": weight, **describe(answers(asked), asked)})
-    # The cheapest point that keeps nearly all of what asking everybody brings, within half its cost.
+    # The cheapest point that keeps most of what asking everybody brings, within half its cost. Judged by
+    # the likelihood: a difference in accuracy would be chance on so few photos.
+    never = describe(before, nobody)
     affordable = [c for c in curve if c["mean_cost"] <= always["mean_cost"] / 2] or curve[-1:]
-    best = max(c["accuracy"] for c in affordable)
-    chosen = min((c for c in affordable if c["accuracy"] >= best - 0.002), key=lambda c: c["mean_cost"])
+    enough = never["nll"] - _KEPT * max(never["nll"] - always["nll"], 0.0)
+    good = [c for c in affordable if c["nll"] <= enough] or [min(affordable, key=lambda c: c["nll"])]
+    chosen = min(good, key=lambda c: c["mean_cost"])
     facts = {
-        "never": describe(before, nobody),
+        "never": never,
         "always": always,
         "curve": curve,
         "chosen": chosen,
@@ -357,11 +366,15 @@ def expected_gain(
     return np.stack(columns, axis=1)
 
 
-def _logistic(x: FloatArray, right: BoolArray) -> FloatArray:
-    """Weights and intercept (F + 1,) on unscaled features; the scaling is folded in."""
-    if right.all() or not right.any():
-        return np.append(np.zeros(x.shape[1]), 10.0 if right.all() else -10.0)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=1000)).fit(x, right)
+def _logistic(x: FloatArray, share: FloatArray) -> FloatArray:
+    """Weights and intercept (F + 1,) on unscaled features, for targets in 0..1; the scaling is folded in."""
+    if share.max() - share.min() < 1e-9:
+        return np.append(np.zeros(x.shape[1]), np.log((share[0] + 1e-4) / (1 - share[0] + 1e-4)))
+    # A target of 0.7 is seven tenths of a right answer and three tenths of a wrong one.
+    both, wanted = np.concatenate([x, x]), np.repeat([True, False], len(x))
+    weight = np.clip(np.concatenate([share, 1 - share]), 0.0, None)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=1000))
+    model.fit(both, wanted, logisticregression__sample_weight=weight)
     scaler, logistic = model[0], model[1]
     slope = logistic.coef_[0] / scaler.scale_
     return np.append(slope, logistic.intercept_[0] - float(slope @ scaler.mean_))
