@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,14 @@ INDOOR_COLOUR = (225, 92, 40)
 UNKNOWN_COLOUR = (128, 128, 128)
 
 _SIDE = 32
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is remembered per machine is remembered for this run only, also by processes that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CASCADE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,7 @@ def test_codes_are_stable() -> None:
     # Users filter rows by them. A new one may be added here; renaming one breaks somebody's script.
     assert set(IMAGE_ERROR_CODES) == {
         "not_found", "is_directory", "not_permitted", "unreadable", "empty", "not_an_image", "unsupported",
-        "truncated", "damaged", "too_many_pixels", "too_small",
+        "truncated", "damaged", "too_many_pixels", "too_small", "fatal",
     }  # fmt: skip
     assert set(IMAGE_WARNING_CODES) == {"truncated", "damaged", "profile_ignored"}
     for meaning in (*IMAGE_ERROR_CODES.values(), *IMAGE_WARNING_CODES.values()):

@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from cascade.commands.options import bundle_option
+from cascade.commands.options import bundle_option, command
 from cascade.errors import DataError
 from cascade.router import ASK_MODES
 from cascade.speed import SHARES, Speed
@@ -23,7 +23,7 @@ __all__ = ["benchmark"]
 _SAMPLE_REPEATS: Final = 16
 
 
-@click.command()
+@command
 @click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True))
 @bundle_option
 @click.option(

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from cascade.classifier import Cascade
-from cascade.commands.options import model_options, quiet_option
+from cascade.commands.options import command, model_options, quiet_option
 from cascade.errors import UsageError
 from cascade.files import FindOptions, Found, find_photos, printable, read_list
 from cascade.images import MAX_PIXELS
@@ -129,7 +129,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command()
+@command
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(allow_dash=True))
 @_options
 def classify(**given: Any) -> int:

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from cascade.commands.options import model_options
+from cascade.commands.options import command, model_options
 from cascade.errors import MissingExtraError
 from cascade.output import make_format
 from cascade.rows import bundle_id, choose_fields, make_row
@@ -36,7 +36,7 @@ _SAMPLES: Final = {
 }
 
 
-@click.command()
+@command
 @model_options
 @click.option("--explain", is_flag=True, help="Show how each answer came about.")
 def demo(

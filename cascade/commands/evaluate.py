@@ -11,13 +11,13 @@ from typing import Any
 
 import click
 
-from cascade.commands.options import bundle_option, max_error_option, quiet_option
+from cascade.commands.options import bundle_option, command, max_error_option, quiet_option
 from cascade.errors import OutputError, UsageError
 
 __all__ = ["evaluate"]
 
 
-@click.command()
+@command
 @click.argument("data", type=click.Path(path_type=Path))
 @bundle_option
 @click.option(

@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from cascade.bundle import Bundle
-from cascade.commands.options import bundle_option
+from cascade.commands.options import bundle_option, command
 from cascade.rows import bundle_hash
 from cascade.variants import choose_variant
 
@@ -22,7 +22,7 @@ __all__ = ["info"]
 _SHARES: Final = (0.05, 0.1, 0.15, 0.2, 0.3)
 
 
-@click.command()
+@command
 @bundle_option
 @click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
 @click.option("--check", is_flag=True, help="Also compare every graph with its SHA-256.")

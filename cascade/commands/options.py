@@ -13,6 +13,7 @@ from cascade.router import ASK_MODES
 __all__ = [
     "ask_option",
     "bundle_option",
+    "command",
     "max_error_option",
     "model_options",
     "quiet_option",
@@ -20,6 +21,14 @@ __all__ = [
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def command(function: Callable[..., Any]) -> click.Command:
+    """Make a command that has ``-h`` as well, with and without the group above it.
+
+    click remembers the help option that it made first, so the group's settings alone do not do.
+    """
+    return click.command(context_settings={"help_option_names": ["-h", "--help"]})(function)
 
 
 def bundle_option(command: Command) -> Command:

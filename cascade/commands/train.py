@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from cascade.commands.options import command
 from cascade.errors import MissingExtraError
 
 __all__ = ["train"]
 
 
-@click.command()
+@command
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
     "--recipes",

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from cascade.commands.options import command
 from cascade.files import printable
 from cascade.runs.sorting import undo_sorting
 
 __all__ = ["undo"]
 
 
-@click.command()
+@command
 @click.argument("undo_file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
 def undo(undo_file: Path) -> int:
     """Take back what --sort-into did, as named in its undo FILE.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cascade.bundle import Bundle
-from cascade.commands.options import bundle_option
+from cascade.commands.options import bundle_option, command
 
 if TYPE_CHECKING:
     from cascade.verify import Checked
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["verify"]
 
 
-@click.command()
+@command
 @bundle_option
 @click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
 def verify(bundle: Path | None, as_json: bool) -> int:
