@@ -115,6 +115,7 @@ def evaluate_folder(
     split: str = "test",
     operating_point: str = "default",
     max_error: float | None = None,
+    variant: str = "auto",
     report: Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -127,6 +128,7 @@ def evaluate_folder(
         split: one of `cascade.dataset.SPLITS`; without meaning for the second layout.
         operating_point: name of the bundle's operating point.
         max_error: instead of it, see `cascade.Cascade`.
+        variant: which graphs of the bundle run, see `Cascade`.
         report: folder in which the HTML page, the JSON and the CSV are written; None writes nothing.
         progress: called after every batch.
 
@@ -140,7 +142,7 @@ def evaluate_folder(
         raise UsageError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
     if report is not None:
         prepare_report(report)
-    cascade = Cascade(bundle, operating_point=operating_point, max_error=max_error)
+    cascade = Cascade(bundle, operating_point=operating_point, max_error=max_error, variant=variant)
     dataset = scan(data)
     evaluation = evaluate(cascade, _chosen(dataset, split), dropped=dataset.dropped, progress=progress)
     if report is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from cascade.commands.options import bundle_option, command, max_error_option, quiet_option
+from cascade.commands.options import bundle_option, command, max_error_option, quiet_option, variant_option
 from cascade.errors import OutputError, UsageError
 
 __all__ = ["evaluate"]
@@ -35,6 +35,7 @@ __all__ = ["evaluate"]
     help="What decides between a label, a broader one and unknown; see `cascade info`.",
 )
 @max_error_option
+@variant_option
 @click.option(
     "--shifted",
     metavar="N",
@@ -69,6 +70,7 @@ def evaluate(
     split: str,
     operating_point: str,
     max_error: float | None,
+    variant: str,
     shifted: int,
     drift: bool,
     report: Path | None,
@@ -100,6 +102,7 @@ def evaluate(
             split=split,
             operating_point=operating_point,
             max_error=max_error,
+            variant=variant,
             report=report,
             progress=bar.update,
         )

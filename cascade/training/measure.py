@@ -33,7 +33,7 @@ def measure(
     """
     evaluation = evaluate(Cascade(folder, variant=EXACT), photos, progress=progress)
     measured = {
-        "command": f"cascade evaluate DATA --split {split}",
+        "command": f"cascade evaluate DATA --split {split} --variant exact",
         "split": split,
         "photos": len(evaluation.photos),
         "ways": {
