@@ -144,8 +144,8 @@ def _device(wanted: str | None) -> torch.device:
 def _keep_freed_memory() -> None:
     """Tell glibc not to hand large blocks back to the system after every step.
 
-    Activations of a batch are tens of megabytes; fetching them anew each time cost a third of a training
-    step on two cores. Elsewhere than on glibc nothing happens.
+    Activations of a batch are tens of megabytes; fetching them anew each time costs a good part
+    of a training step. Elsewhere than on glibc nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return
