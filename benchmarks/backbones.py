@@ -29,7 +29,7 @@ from cascade.training.recipe import Backbone, load_recipes
 from cascade.training.run import floating_point_operations
 from cascade.training.views import cache_views
 
-BACKBONES = {"lite0": 224, "lite1": 240, "lite2": 260}
+BACKBONES = {"lite0": 224, "lite2": 260, "lite1": 240}
 
 
 def main() -> None:
