@@ -106,6 +106,9 @@ class Stage:
         return data
 
     def as_variant(self, name: str) -> Stage:
-        """Return the stage with the file of a variant; itself if it has no such variant."""
-        graph = self.variants.get(name)
-        return self if graph is None else replace(self, file=graph.file, sha256=graph.sha256, variants={})
+        """Return the stage with the file of a variant, its own if it has no such variant.
+
+        The result has no other variants: what was chosen once stays chosen wherever the bundle is handed on.
+        """
+        graph = self.variants.get(name, self)
+        return replace(self, file=graph.file, sha256=graph.sha256, variants={})

@@ -156,6 +156,17 @@ def test_a_variant_can_be_forced(bundle: Path, photo: Photo) -> None:
         Cascade(bundle, variant="int4")
 
 
+@pytest.mark.parametrize("name", ["exact", "int8"])
+def test_what_was_chosen_stays_chosen_when_the_bundle_is_handed_on(
+    bundle: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {"exact": "int8", "int8": "exact"}[name]
+    monkeypatch.setattr("cascade.variants.choose", lambda checked: Choice(other, "for the test"))
+    assert Cascade(bundle).variant == other  # what would be chosen anew
+    first = Cascade(bundle, variant=name)
+    assert Cascade(first.bundle).bundle.general.file == first.bundle.general.file
+
+
 def test_a_variant_has_a_good_file_and_another_name_than_exact() -> None:
     with pytest.raises(BundleError, match=r"\.onnx file in the bundle"):
         GraphFile("../general.onnx", "0" * 64)

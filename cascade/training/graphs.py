@@ -15,7 +15,8 @@ A logarithmic opinion pool (Genest and Zidek 1986): an expert that says "not min
 others, and one that was not asked has no influence. With nobody asked it is temperature scaling.
 
 Router, for an expert e: the difference of two logistic regressions, P(right after asking e) and P(right
-now), on features of the calibrated general probabilities; see `router_features`.
+now), on features of the calibrated general probabilities; see `router_features`. Both are fitted to the
+largest calibrated probability, see `cascade.training.calibrate`.
 """
 
 from __future__ import annotations
