@@ -13,6 +13,7 @@ and so which experts are asked about it, stays that of the photograph.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
@@ -30,9 +31,18 @@ _GRAIN = 3.0
 
 
 def sources(folder: Path) -> list[Path]:
-    """Return photographs in a fixed, mixed order: the labelled test photos, else those of scikit-image."""
+    """Return photographs in a fixed, mixed order: the labelled test photos, else those of scikit-image.
+
+    Few photos of a kind that the bundle does not know are a poor substitute (experts are asked about nearly
+    all of them), so a folder that is there but holds no test photos is refused.
+    """
     found = sorted((folder / "photos" / "test").rglob("*.jpg"))
+    if not found and folder.is_dir():
+        raise SystemExit(
+            f"{folder}: holds no photos/test/LABEL/*.jpg; name the folder that does, with --photos"
+        )
     if not found:
+        print(f"{folder}: is not there; measuring with a few photos of scikit-image", file=sys.stderr)
         import skimage
 
         data = Path(skimage.__file__).parent / "data"

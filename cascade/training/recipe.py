@@ -14,7 +14,7 @@ from cascade.errors import BundleError, RecipeError
 from cascade.labels import LabelTree
 from cascade.preprocess import InputSpec
 
-__all__ = ["Augmentation", "Backbone", "Recipe", "Schedule", "load_recipes"]
+__all__ = ["Augmentation", "Backbone", "Recipe", "Schedule", "Teacher", "load_recipes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,18 @@ class Schedule:
     backbone_factor: float = 0.5  # learning rate of the pretrained blocks, relative to the classifier's
     weight_decay: float = 0.05
     warmup_epochs: float = 1.0
+    layer_decay: float = 1.0  # every block learns this much more slowly than the one after it
+    loss: str = "cross_entropy"  # or "focal", or the dotted name of your own, see cascade.training.losses
+    focal_gamma: float = 2.0
     label_smoothing: float = 0.1  # web labels are wrong now and then
+    balance: str = "none"  # "weights": rare labels weigh more; "sampling": they are shown more often
     mixup: float = 0.2  # alpha of mixup, 0 = off; mixed where the frozen part ends
+    cutmix: float = 0.0  # alpha of cutmix, 0 = off; with both, a batch gets one or the other
     dropout: float = 0.2
     ema_decay: float = 0.998  # averaged weights are what is exported
+    early_stopping: int = 0  # stop after so many epochs without progress; 0 = never
+    development: float = 0.1  # share of `train` that early stopping watches, and that is not learned from
+    share: float = 1.0  # of the training photos that are used, for learning curves
     negatives: float = 0.0  # experts: photos of other groups per photo of its own
     seed: int = 0
 
@@ -93,6 +101,60 @@ class Schedule:
             raise RecipeError(f"train.learning_rate is {self.learning_rate}, not above 0")
         if not 0 <= self.ema_decay < 1:
             raise RecipeError(f"train.ema_decay is {self.ema_decay}, not in 0..1")
+        if self.balance not in ("none", "weights", "sampling"):
+            raise RecipeError(f"train.balance is {self.balance!r}; use 'none', 'weights' or 'sampling'")
+        if self.early_stopping < 0:
+            raise RecipeError(f"train.early_stopping is {self.early_stopping}, below 0")
+        for name, low, high in (
+            ("layer_decay", 0.0, 1.0),
+            ("share", 0.0, 1.0),
+            ("development", 0.0, 0.5),
+        ):
+            if not low < getattr(self, name) <= high:
+                raise RecipeError(f"train.{name} is {getattr(self, name)}, not above {low} and up to {high}")
+        for name in ("mixup", "cutmix", "focal_gamma", "warmup_epochs", "weight_decay", "negatives"):
+            if getattr(self, name) < 0:
+                raise RecipeError(f"train.{name} is {getattr(self, name)}, below 0")
+        for name in ("label_smoothing", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise RecipeError(f"train.{name} is {getattr(self, name)}, not in 0..1")
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """Second opinions on the labels, mixed into what a network is asked to learn.
+
+    Attributes:
+        share: of the target that is the teacher's opinion; the rest is the label. 0 = no teacher.
+        backbones: names of timm models whose frozen features it sees, all of them together.
+        weights: of each, as in `Backbone`.
+        sides: pixels of the (square) input of each.
+        folds: every photo is judged by a teacher that was fitted on the other folds.
+        strength: inverse of the L2 penalty of the logistic regression that is the teacher.
+    """
+
+    share: float = 0.0
+    backbones: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    sides: tuple[int, ...] = ()
+    folds: int = 5
+    strength: float = 0.001
+
+    def __post_init__(self) -> None:
+        for name in ("backbones", "weights", "sides"):  # TOML gives lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not 0 <= self.share <= 1:
+            raise RecipeError(f"teacher.share is {self.share}, not in 0..1")
+        if self.share and not self.backbones:
+            raise RecipeError("teacher.share is above 0, but teacher.backbones names none")
+        if not len(self.backbones) == len(self.weights) == len(self.sides):
+            raise RecipeError("teacher: backbones, weights and sides must be equally many")
+        if self.folds < 2:
+            raise RecipeError(f"teacher.folds is {self.folds}, below 2")
+        if not self.strength > 0:
+            raise RecipeError(f"teacher.strength is {self.strength}, not above 0")
+        for weights in self.weights:
+            Backbone("", weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +176,7 @@ class Recipe:
     input: InputSpec = field(default_factory=lambda: InputSpec(224, 224))
     augment: Augmentation = field(default_factory=Augmentation)
     train: Schedule = field(default_factory=Schedule)
+    teacher: Teacher = field(default_factory=Teacher)
     card: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -162,6 +225,7 @@ class Recipe:
                 input=_section(InputSpec, data.pop("input", {"width": 224, "height": 224}), "input"),
                 augment=_section(Augmentation, data.pop("augment", {}), "augment"),
                 train=_section(Schedule, data.pop("train", {}), "train"),
+                teacher=_section(Teacher, data.pop("teacher", {}), "teacher"),
                 card=data.pop("card", {}),
                 **data,
             )

@@ -28,9 +28,13 @@ from cascade.training.augment import random_view
 from cascade.training.export import export_graph
 from cascade.training.recipe import Augmentation, Recipe
 
-__all__ = ["Views", "cache_key", "cache_views"]
+__all__ = ["Views", "cache_key", "cache_plain", "cache_views"]
+
+Progress = Callable[[str, int, int], None]
 
 _BATCH = 64
+#: Processes that read photos.
+_WORKERS = 2
 
 
 class _Pixels(TorchDataset[torch.Tensor]):
@@ -115,8 +119,7 @@ def cache_views(
     folder: Path,
     *,
     device: torch.device,
-    workers: int,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> Views:
     """Compute what is not yet there and return all views of a recipe.
 
@@ -127,7 +130,6 @@ def cache_views(
         monitor: photos to see as prediction does.
         folder: where the files of all recipes live.
         device: where the frozen part runs.
-        workers: processes that read photos.
         progress: called with (what, done, total).
     """
     home = folder / cache_key(recipe, [*training, *monitor])
@@ -141,25 +143,48 @@ def cache_views(
             # recipes can share it.
             pixels = _Pixels(training, recipe.input, recipe.augment, seed=(number + 1) * 10_000_019)
             what = f"view {number + 1} of {recipe.augment.views}"
-            _write(path, pixels, features, workers, what, progress)
+            _write(path, pixels, features, what, progress)
         views.append(np.load(path, mmap_mode="r"))
     path = home / "monitor.npy"
     if not path.is_file():
         pixels = _Pixels(monitor, recipe.input, None, seed=0)
-        _write(path, pixels, features, workers, "calibration photos", progress)
+        _write(path, pixels, features, "photos without augmentation", progress)
     return Views(views, np.load(path, mmap_mode="r"))
+
+
+def cache_plain(
+    recipe: Recipe,
+    frozen: nn.Module,
+    photos: Sequence[Photo],
+    folder: Path,
+    *,
+    device: torch.device,
+    progress: Progress,
+) -> npt.NDArray[Any]:
+    """Compute the features of photos as prediction sees them, float16 (N, ...), unless they are there.
+
+    The arguments are those of `cache_views`.
+    """
+    home = folder / cache_key(recipe, photos)
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / "plain.npy"
+    if not path.is_file():
+        pixels = _Pixels(photos, recipe.input, None, seed=0)
+        what = f"features of {recipe.backbone.name}"
+        _write(path, pixels, _Frozen(frozen, recipe.input, home, device), what, progress)
+    plain: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+    return plain
 
 
 def _write(
     path: Path,
     pixels: _Pixels,
     frozen: _Frozen,
-    workers: int,
     what: str,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> None:
     loader: DataLoader[torch.Tensor] = DataLoader(
-        pixels, batch_size=_BATCH, num_workers=workers, persistent_workers=False
+        pixels, batch_size=_BATCH, num_workers=_WORKERS, persistent_workers=False
     )
     partial = path.with_suffix(".partial")
     output: npt.NDArray[Any] | None = None

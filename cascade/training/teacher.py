@@ -1,0 +1,142 @@
+"""A teacher. In: training photos and the backbones that a recipe names. Out: its opinion of every photo.
+
+Features of several frozen networks side by side and a logistic regression over them, cross-fitted: no photo
+is judged by a teacher that saw its label. So a wrong label is contradicted instead of learned by heart, and
+a photo that shows two things (a bar in a restaurant) gets both. Mixed into the labels, this is label
+refinement (Bagherinezhad et al. 2018, arXiv 1805.02641) by distillation (Hinton et al. 2015,
+arXiv 1503.02531).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cascade.dataset import Photo
+from cascade.training.backbone import build
+from cascade.training.recipe import Backbone, Recipe, Schedule, Teacher
+from cascade.training.views import cache_plain
+
+__all__ = ["opinions", "soften", "teacher_probabilities"]
+
+
+def teacher_probabilities(
+    recipe: Recipe,
+    photos: Sequence[Photo],
+    folder: Path,
+    *,
+    device: torch.device,
+    progress: Callable[[str, int, int], None],
+) -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
+    """Ask the recipe's teacher about the training photos, or read what it said before.
+
+    Args:
+        recipe: its teacher and how its input is prepared.
+        photos: of the split `train`, all labels that the bundle knows.
+        folder: where features and opinions are kept; recipes with the same teacher share them.
+        device: where features are computed.
+        progress: called with (what, done, total).
+
+    Returns:
+        Labels in alphabetical order (L,), and probabilities (N, L).
+    """
+    labels = tuple(sorted({photo.label for photo in photos}))
+    facts = [asdict(recipe.teacher) | {"share": None}, [(p.label, p.sha256) for p in photos]]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    path = folder / f"teacher_{key}.npy"
+    if not path.is_file():
+        features = _features(recipe, photos, folder, device, progress)
+        progress("teacher", 0, 1)
+        said = opinions(features, np.array([p.label for p in photos]), recipe.teacher, recipe.train.seed)
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, said)
+        partial.replace(path)
+        progress("teacher", 1, 1)
+    return labels, np.load(path)
+
+
+def _features(
+    recipe: Recipe,
+    photos: Sequence[Photo],
+    folder: Path,
+    device: torch.device,
+    progress: Callable[[str, int, int], None],
+) -> npt.NDArray[np.float32]:
+    """Return the features of all backbones side by side, (N, D)."""
+    teacher, parts = recipe.teacher, []
+    for name, weights, side in zip(teacher.backbones, teacher.weights, teacher.sides, strict=True):
+        pupil = Recipe(
+            name="general",
+            kind="general",
+            labels=recipe.labels,
+            backbone=Backbone(name, weights),
+            input=replace(recipe.input, width=side, height=side),
+            train=Schedule(train_from="head"),
+        )
+        network = build(pupil)
+        parts.append(cache_plain(pupil, network.frozen, photos, folder, device=device, progress=progress))
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def opinions(
+    features: npt.NDArray[np.float32], labels: npt.NDArray[np.str_], teacher: Teacher, seed: int
+) -> npt.NDArray[np.float32]:
+    """Judge every photo by a logistic regression that was fitted on the other folds.
+
+    Args:
+        features: (N, D).
+        labels: (N,) of L different labels.
+        teacher: number of folds, and the penalty.
+        seed: of the folds.
+
+    Returns:
+        Probabilities (N, L), labels in alphabetical order.
+    """
+    rarest = int(np.unique(labels, return_counts=True)[1].min())
+    folds = StratifiedKFold(max(min(teacher.folds, rarest), 2), shuffle=True, random_state=seed)
+    said = np.zeros((len(labels), len(np.unique(labels))), dtype=np.float32)
+    for train, judged in folds.split(features, labels):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=teacher.strength, max_iter=300))
+        model.fit(features[train], labels[train])
+        said[judged] = model.predict_proba(features[judged])
+    return said
+
+
+def soften(
+    recipe: Recipe,
+    targets: npt.NDArray[np.int64],
+    labels: Sequence[str],
+    probabilities: npt.NDArray[np.float32] | None,
+) -> npt.NDArray[np.float32]:
+    """Return what a network is asked to learn, (N, K): smoothed labels, mixed with the teacher's opinion.
+
+    An expert's "not mine" gets what the teacher gives to all labels that are not its own.
+
+    Args:
+        recipe: of the network, with K logits.
+        targets: (N,) logit of each photo's label.
+        labels: of the columns of ``probabilities``.
+        probabilities: (N, L), or None without a teacher.
+    """
+    classes, smoothing = recipe.outputs, recipe.train.label_smoothing
+    soft = np.full((len(targets), classes), smoothing / classes, dtype=np.float32)
+    soft[np.arange(len(targets)), targets] += 1 - smoothing
+    if probabilities is None:
+        return soft
+    own = list(recipe.labels)
+    said = np.zeros_like(soft)
+    for column, label in enumerate(labels):
+        said[:, own.index(label) if label in own else classes - 1] += probabilities[:, column]
+    share = recipe.teacher.share
+    return (1 - share) * soft + share * said
