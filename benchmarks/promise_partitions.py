@@ -35,8 +35,11 @@ from cascade.judged import judge
 from cascade.labels import NOT_MINE
 from cascade.policy import in_scope
 from cascade.proof import sets_of
-from cascade.training.calibrate import Outputs, arbitrate, calibrate, expected_gain
+from cascade.training.arbiter_fit import arbitrate
+from cascade.training.calibrate import calibrate
+from cascade.training.calibration_data import Outputs
 from cascade.training.guarantees import fit_guarantees
+from cascade.training.router_fit import expected_gain
 from cascade.training.scope import InScope, run_scope
 
 SHARES = (0.03, 0.05, 0.08, 0.10, 0.15, 0.20, 0.30)

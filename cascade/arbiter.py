@@ -2,7 +2,7 @@
 arrays that `arbiter.onnx` takes.
 
 The graph itself is a weighted product of experts with temperatures ("logarithmic opinion pool", Genest and
-Zidek 1986), fitted by `cascade.training.calibrate`. Rows of an expert that was not asked are zero and have
+Zidek 1986), fitted by `cascade.training.arbiter_fit`. Rows of an expert that was not asked are zero and have
 no influence.
 """
 

@@ -10,7 +10,9 @@ pytest.importorskip("torch", reason="needs the extra `train`")
 
 from cascade.arbiter import arbiter_feeds
 from cascade.labels import LabelTree
-from cascade.training import calibrate as c
+from cascade.training.arbiter_fit import arbitrate
+from cascade.training.calibrate import Calibration, calibrate
+from cascade.training.calibration_data import Outputs
 from cascade.training.graphs import (
     ArbiterParameters,
     RouterParameters,
@@ -18,6 +20,7 @@ from cascade.training.graphs import (
     router_features,
     router_graph,
 )
+from cascade.training.router_fit import expected_gain
 
 PARENTS = {"a": "left", "b": "left", "c": "right", "d": "right", "e": "right"}
 TREE = LabelTree(tuple(PARENTS), PARENTS)
@@ -25,7 +28,7 @@ EXPERTS = {"one": ("a", "b"), "two": ("c", "d", "e")}
 PARAMETERS = ArbiterParameters(1.3, np.array([0.8, 1.7]), np.array([0.6, 0.4]), np.array([-0.3, -0.1]))
 
 
-def outputs(n: int = 400, seed: int = 0, *, helpful: bool = True) -> c.Outputs:
+def outputs(n: int = 400, seed: int = 0, *, helpful: bool = True) -> Outputs:
     """A general model that knows the group better than the leaf, and experts that know the leaf."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 5, n)
@@ -37,7 +40,7 @@ def outputs(n: int = 400, seed: int = 0, *, helpful: bool = True) -> c.Outputs:
         at = np.array([index.index(t) if t in index else len(own) for t in y])
         strength = 4.0 if helpful else 0.0
         experts[name] = rng.normal(size=(n, len(own) + 1)) + strength * np.eye(len(own) + 1)[at]
-    return c.Outputs(general, experts, y)
+    return Outputs(general, experts, y)
 
 
 def run(model: object, feeds: dict[str, np.ndarray]) -> np.ndarray:
@@ -45,7 +48,7 @@ def run(model: object, feeds: dict[str, np.ndarray]) -> np.ndarray:
     return session.run(None, feeds)[0]
 
 
-def feeds_of(data: c.Outputs, asked: np.ndarray) -> dict[str, np.ndarray]:
+def feeds_of(data: Outputs, asked: np.ndarray) -> dict[str, np.ndarray]:
     widths = {name: len(own) + 1 for name, own in EXPERTS.items()}
     said = {
         name: data.experts[name][asked[:, i]].astype(np.float32)
@@ -55,7 +58,7 @@ def feeds_of(data: c.Outputs, asked: np.ndarray) -> dict[str, np.ndarray]:
     return arbiter_feeds(data.general.astype(np.float32), said, asked, widths)
 
 
-def by_hand(data: c.Outputs, asked: np.ndarray, p: ArbiterParameters) -> np.ndarray:
+def by_hand(data: Outputs, asked: np.ndarray, p: ArbiterParameters) -> np.ndarray:
     """The formula of `cascade.training.graphs`, photo by photo and label by label."""
     rows = []
     for n in range(len(data.targets)):
@@ -84,7 +87,7 @@ def test_the_arbiter_graph_computes_its_formula(mask: object) -> None:
     graph = arbiter_graph(PARAMETERS, TREE.labels, EXPERTS, {})
     found = run(graph, feeds_of(data, asked))
     np.testing.assert_allclose(found, by_hand(data, asked, PARAMETERS), atol=2e-5)
-    np.testing.assert_allclose(c.arbitrate(PARAMETERS, data, TREE, EXPERTS, asked), found, atol=2e-5)
+    np.testing.assert_allclose(arbitrate(PARAMETERS, data, TREE, EXPERTS, asked), found, atol=2e-5)
     np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-5)
 
 
@@ -129,16 +132,16 @@ def test_the_router_graph_is_the_difference_of_two_logistic_regressions() -> Non
         np.testing.assert_allclose(found[:, i], after - before, atol=1e-5)
 
 
-def fitted(data: c.Outputs) -> c.Calibration:
-    return c.calibrate(data, TREE, EXPERTS, [1.0, 1.0], seed=0)
+def fitted(data: Outputs) -> Calibration:
+    return calibrate(data, TREE, EXPERTS, [1.0, 1.0], seed=0)
 
 
 def test_helpful_experts_are_asked_and_make_unseen_photos_right() -> None:
     result, unseen = fitted(outputs(900)), outputs(1200, seed=9)
     assert result.router is not None
-    asked = c.expected_gain(result.router, unseen, TREE, EXPERTS) > result.cost_weight
-    cascade = c.arbitrate(result.arbiter, unseen, TREE, EXPERTS, asked)
-    alone = c.arbitrate(result.arbiter, unseen, TREE, EXPERTS, np.zeros_like(asked))
+    asked = expected_gain(result.router, unseen, TREE, EXPERTS) > result.cost_weight
+    cascade = arbitrate(result.arbiter, unseen, TREE, EXPERTS, asked)
+    alone = arbitrate(result.arbiter, unseen, TREE, EXPERTS, np.zeros_like(asked))
     accuracy = [(x.argmax(1) == unseen.targets).mean() for x in (alone, cascade)]
     assert accuracy[1] > accuracy[0] + 0.10
     assert 0.05 < asked.mean() < 0.95
@@ -147,15 +150,15 @@ def test_helpful_experts_are_asked_and_make_unseen_photos_right() -> None:
 def test_useless_experts_do_little_harm() -> None:
     result, unseen = fitted(outputs(900, helpful=False)), outputs(1200, seed=9, helpful=False)
     everybody = np.ones((1200, 2), dtype=bool)
-    asked = c.arbitrate(result.arbiter, unseen, TREE, EXPERTS, everybody)
-    alone = c.arbitrate(result.arbiter, unseen, TREE, EXPERTS, ~everybody)
+    asked = arbitrate(result.arbiter, unseen, TREE, EXPERTS, everybody)
+    alone = arbitrate(result.arbiter, unseen, TREE, EXPERTS, ~everybody)
     accuracy = [(x.argmax(1) == unseen.targets).mean() for x in (alone, asked)]
     assert accuracy[1] > accuracy[0] - 0.02
 
 
 def test_calibration_mends_an_overconfident_general_model() -> None:
     data = outputs(900)
-    loud = c.Outputs(data.general * 4, data.experts, data.targets)
+    loud = Outputs(data.general * 4, data.experts, data.targets)
     assert fitted(loud).arbiter.temperature == pytest.approx(4 * fitted(data).arbiter.temperature, rel=0.15)
 
 
@@ -182,6 +185,6 @@ def test_answers_on_the_fit_part_are_cross_fitted() -> None:
     data = outputs(600)
     result = fitted(data)
     fit = data.rows(result.fit_rows)
-    gain = c.expected_gain(result.router, fit, TREE, EXPERTS)
-    in_sample = c.arbitrate(result.arbiter, fit, TREE, EXPERTS, gain > result.cost_weight)
+    gain = expected_gain(result.router, fit, TREE, EXPERTS)
+    in_sample = arbitrate(result.arbiter, fit, TREE, EXPERTS, gain > result.cost_weight)
     assert 0 < np.abs(in_sample - result.fit_probabilities).mean() < 0.05

@@ -9,7 +9,8 @@ pytest.importorskip("torch", reason="needs the extra `train`")
 pytest.importorskip("mapie", reason="needs the extra `train`")
 
 from cascade.labels import LabelTree
-from cascade.training.calibrate import Calibration, Outputs, calibrate
+from cascade.training.calibrate import Calibration, calibrate
+from cascade.training.calibration_data import Outputs
 from cascade.training.guarantees import Guarantees, fit_guarantees
 from cascade.training.scope import KEPT, InScope, run_scope
 

@@ -27,7 +27,8 @@ from cascade.labels import NOT_MINE, LabelTree
 from cascade.preprocess import InputSpec, prepare
 from cascade.session import GraphSession
 from cascade.training.backbone import Network
-from cascade.training.calibrate import Outputs, calibrate
+from cascade.training.calibrate import calibrate
+from cascade.training.calibration_data import Outputs
 from cascade.training.card import model_card
 from cascade.training.export import export_stage
 from cascade.training.fit import Fitted

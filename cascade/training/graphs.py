@@ -16,7 +16,7 @@ others, and one that was not asked has no influence. With nobody asked it is tem
 
 Router, for an expert e: the difference of two logistic regressions, P(right after asking e) and P(right
 now), on features of the calibrated general probabilities; see `router_features`. Both are fitted to the
-largest calibrated probability, see `cascade.training.calibrate`.
+largest calibrated probability, see `cascade.training.router_fit`.
 """
 
 from __future__ import annotations
