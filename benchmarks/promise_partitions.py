@@ -20,6 +20,7 @@ DATA holds {calibration,test}/LABEL/FILE. Running the networks takes minutes; --
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -113,13 +114,14 @@ def one_partition(bundle: Bundle, said: dict[str, np.ndarray], seed: int, number
     ours, theirs = np.sort(order[:first]), np.sort(order[first:])
 
     fitted = calibrate(everything.rows(ours), tree, own, costs, seed=number)
+    fitted = dataclasses.replace(fitted, dial=())  # only the default is examined
     made = fit_guarantees(fitted, known.rows(ours), tree, seed=number, max_error=0.1, metadata={})
 
     test = everything.rows(theirs)
     asked = np.zeros((len(theirs), len(own)), dtype=np.bool_)
     if fitted.router is not None:
         gain = expected_gain(fitted.router, test, tree, own)
-        asked = gain > fitted.cost_weight * np.asarray(costs)
+        asked = gain > fitted.default.cost_weight * np.asarray(costs)
     probabilities = arbitrate(fitted.arbiter, test, tree, own, asked)
     scores = run_scope(made.scope, known.logits[theirs], known.embedding[theirs])
     inside = in_scope(scores, made.point.scope_threshold)
