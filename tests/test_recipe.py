@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cascade.errors import RecipeError
-from cascade.training.recipe import Augmentation, Backbone, Recipe, Schedule, load_recipes
+from cascade.training.recipe import Augmentation, Backbone, Recipe, Schedule, Teacher, load_recipes
 
 EXPERTS = Path(__file__).parent.parent / "experts"
 
@@ -96,3 +96,51 @@ def test_values_outside_their_range_are_refused() -> None:
         Augmentation(flip=1.5)
     with pytest.raises(RecipeError, match="weights"):
         Backbone(weights="package:")
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"layer_decay": 0.0},
+        {"layer_decay": 1.1},
+        {"focal_gamma": -1.0},
+        {"balance": "some"},
+        {"cutmix": -0.1},
+        {"early_stopping": -1},
+        {"development": 0.0},
+        {"development": 0.6},
+        {"share": 0.0},
+        {"share": 1.1},
+        {"label_smoothing": 1.0},
+        {"dropout": 1.0},
+        {"negatives": -1.0},
+    ],
+)
+def test_every_field_of_the_schedule_has_its_range(plan: dict[str, object]) -> None:
+    (name,) = plan
+    with pytest.raises(RecipeError, match=rf"train\.{name} is "):
+        Schedule(**plan)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"share": 1.5}, r"teacher\.share is 1\.5"),
+        ({"backbones": (), "weights": (), "sides": ()}, "teacher.backbones names none"),
+        ({"sides": (224,)}, "must be equally many"),
+        ({"folds": 1}, "teacher.folds is 1, below 2"),
+        ({"strength": 0.0}, r"teacher\.strength is 0\.0"),
+        ({"weights": ("timm", "hub")}, "'hub'"),
+    ],
+)
+def test_every_field_of_the_teacher_has_its_range(change: dict[str, object], message: str) -> None:
+    good = {"share": 0.5, "backbones": ("a", "b"), "weights": ("timm", "none"), "sides": (224, 260)}
+    assert Teacher(**good).folds == 5
+    with pytest.raises(RecipeError, match=message):
+        Teacher(**{**good, **change})
+
+
+def test_a_teacher_reads_from_a_file(tmp_path: Path) -> None:
+    text = '[teacher]\nshare = 0.3\nbackbones = ["a"]\nweights = ["none"]\nsides = [64]\n'
+    path = write(tmp_path, general=GENERAL + text) / "general.toml"
+    assert Recipe.load(path).teacher == Teacher(0.3, ("a",), ("none",), (64,))

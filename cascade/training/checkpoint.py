@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,16 +26,26 @@ class Checkpoint:
         self, model: nn.Module, ema: AveragedModel, optimizer: torch.optim.Optimizer
     ) -> list[dict[str, float]]:
         """Load the state, if there is one of the same recipe and data, and return the history."""
-        if not self.path.is_file():
+        state = self._read()
+        if state is None:
             return []
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
-        if state["identity"] != self.identity:
-            return []  # the recipe or the photos changed: train anew
         model.load_state_dict(state["model"])
         ema.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])
         history: list[dict[str, float]] = state["history"]
         return history
+
+    def history(self) -> list[dict[str, float]]:
+        """Return the metrics of the finished epochs."""
+        state = self._read()
+        return state["history"] if state else []
+
+    def _read(self) -> dict[str, Any] | None:
+        if not self.path.is_file():
+            return None
+        state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        # Of another recipe or other photos: train anew.
+        return state if state["identity"] == self.identity else None
 
     def save(
         self,

@@ -13,23 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cascade.dataset import Dataset
+from cascade.dataset import Dataset, Photo
+from cascade.labels import NOT_MINE
 from cascade.training.backbone import Network, build
 from cascade.training.checkpoint import Checkpoint
 from cascade.training.lesson import Lesson, batches
-from cascade.training.losses import make_loss
 from cascade.training.optimizer import parameter_groups, rate_factor
 from cascade.training.recipe import Recipe, Schedule
 from cascade.training.report import Report
 from cascade.training.sampling import label_weights, learned_from
+from cascade.training.step import Stepper
 from cascade.training.teacher import soften, teacher_probabilities
 from cascade.training.views import cache_views
 
-__all__ = ["Fitted", "fit", "prepare_lesson", "target_of"]
+__all__ = ["Fitted", "best_epoch", "fit", "is_finished", "looked_at", "prepare_lesson", "target_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,15 @@ def target_of(recipe: Recipe, label: str) -> int:
     return labels.index(label) if label in recipe.labels else len(labels)
 
 
-def fit(recipe: Recipe, data: Dataset, work: Path, *, device: torch.device, report: Report) -> Fitted:
+def fit(
+    recipe: Recipe,
+    data: Dataset,
+    work: Path,
+    *,
+    device: torch.device,
+    report: Report,
+    views: Path | None = None,
+) -> Fitted:
     """Train the network of a recipe on the split `train`, or go on where an earlier run stopped.
 
     The split `calibration` is looked at after every epoch and shown, but decides nothing. Early stopping
@@ -55,57 +65,81 @@ def fit(recipe: Recipe, data: Dataset, work: Path, *, device: torch.device, repo
     Args:
         recipe: what to train.
         data: labelled photos, of all labels that the bundle knows.
-        work: folder for the cache and the checkpoints.
+        work: folder for the checkpoints.
         device: where to train.
         report: is told about progress and metrics.
+        views: folder of cached features; ``work / "views"`` if None.
     """
     plan = recipe.train
     torch.manual_seed(plan.seed)
     network = build(recipe)
-    checkpoint = Checkpoint(work / recipe.name / "checkpoint.pt", recipe, data)
+    home = work / recipe.name
+    checkpoint, best = Checkpoint(home / "checkpoint.pt", recipe, data), home / "best.pt"
     model = nn.ModuleDict({"trained": network.trained, "head": network.head})
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(plan.ema_decay))
     optimizer = torch.optim.AdamW(parameter_groups(network, plan), weight_decay=plan.weight_decay)
     history: list[dict[str, float]] = checkpoint.restore(model, ema, optimizer)
-    if not _finished(history, plan):
-        lesson = prepare_lesson(recipe, network, data, work, device=device, report=report)
+    lesson: Lesson | None = None
+    if not is_finished(history, plan):
+        lesson = prepare_lesson(recipe, network, data, views or work / "views", device=device, report=report)
         network.to(device).to(memory_format=torch.channels_last)
         ema.to(device)
-        best = work / recipe.name / "best.pt"
-        while not _finished(history, plan):
+        # What was restored before the network moved follows it.
+        optimizer.load_state_dict(optimizer.state_dict())
+        weights = torch.from_numpy(lesson.weights).to(device)
+        stepper = Stepper(network, ema, optimizer, plan, weights)
+        while not is_finished(history, plan):
             epoch, started = len(history), time.perf_counter()
-            metrics = _epoch(network, ema, optimizer, lesson, recipe, epoch, device, report)
-            metrics |= _look_at(network, ema, lesson, recipe, device)
+            metrics = _epoch(stepper, lesson, recipe, epoch, device, report)
+            metrics |= _look_at(ema, lesson, recipe, device)
             metrics["seconds"] = round(time.perf_counter() - started, 1)
             history.append(metrics)
-            if plan.early_stopping and _best_epoch(history) == epoch:
+            if plan.early_stopping and best_epoch(history) == epoch:
+                home.mkdir(parents=True, exist_ok=True)
                 torch.save(ema.module.state_dict(), best)
             checkpoint.save(model, ema, optimizer, history)
             report.epoch(recipe.name, epoch + 1, plan.epochs, metrics)
     averaged: Any = ema.module
     if plan.early_stopping:
-        averaged.load_state_dict(torch.load(work / recipe.name / "best.pt", weights_only=True))
+        averaged.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
     model.load_state_dict(averaged.state_dict())
-    return Fitted(network.cpu().eval(), tuple(history))
+    fitted = Fitted(network.cpu().eval(), tuple(history))
+    if lesson is not None and report.tracker.on:
+        monitor = data.split("calibration")
+        logits = _logits(averaged.cpu().eval(), lesson.views.monitor[: len(monitor)], torch.device("cpu"))
+        names = [*recipe.labels, *([NOT_MINE] if recipe.kind == "expert" else [])]
+        report.tracker.answers(recipe.name, names, monitor, lesson.monitor, logits.softmax(1).numpy())
+    return fitted
 
 
-def _best_epoch(history: Sequence[Mapping[str, float]]) -> int:
+def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
+    """Return the epoch, from 0, after which the loss on the development part was lowest."""
     return min(range(len(history)), key=lambda epoch: history[epoch]["development_loss"])
 
 
-def _finished(history: Sequence[Mapping[str, float]], plan: Schedule) -> bool:
+def is_finished(history: Sequence[Mapping[str, float]], plan: Schedule) -> bool:
+    """Whether a run with this history has nothing left to do."""
     if (
         plan.early_stopping
-        and len(history) - 1 - (_best_epoch(history) if history else 0) >= plan.early_stopping
+        and len(history) - 1 - (best_epoch(history) if history else 0) >= plan.early_stopping
     ):
         return True
     return len(history) >= plan.epochs
 
 
 def prepare_lesson(
-    recipe: Recipe, network: Network, data: Dataset, work: Path, *, device: torch.device, report: Report
+    recipe: Recipe, network: Network, data: Dataset, folder: Path, *, device: torch.device, report: Report
 ) -> Lesson:
-    """Compute or read everything that an epoch needs; the arguments are those of `fit`."""
+    """Compute or read everything that an epoch needs.
+
+    Args:
+        recipe: of the network.
+        network: its frozen part gives the features.
+        data: as for `fit`.
+        folder: of cached features.
+        device: where they are computed.
+        report: is told about progress.
+    """
     training, monitor = data.split("train"), data.split("calibration")
     targets = np.array([target_of(recipe, photo.label) for photo in training])
     learned, watched = learned_from(targets, recipe)
@@ -116,14 +150,9 @@ def prepare_lesson(
     labels: tuple[str, ...] = ()
     said = None
     if recipe.teacher.share:
-        labels, said = teacher_probabilities(
-            recipe, training, work / "views", device=device, progress=progress
-        )
-    # Photos that are watched are looked at as prediction sees them, after those of `calibration`.
-    plain = [*monitor, *(training[i] for i in watched)]
-    views = cache_views(
-        recipe, network.frozen, training, plain, work / "views", device=device, progress=progress
-    )
+        labels, said = teacher_probabilities(recipe, training, folder, device=device, progress=progress)
+    plain = looked_at(recipe, data)
+    views = cache_views(recipe, network.frozen, training, plain, folder, device=device, progress=progress)
     return Lesson(
         views=views,
         targets=targets[learned],
@@ -135,36 +164,24 @@ def prepare_lesson(
     )
 
 
+def looked_at(recipe: Recipe, data: Dataset) -> tuple[Photo, ...]:
+    """Return the photos that are seen as prediction sees them: `calibration`, then what is watched."""
+    training = data.split("train")
+    targets = np.array([target_of(recipe, photo.label) for photo in training])
+    return (*data.split("calibration"), *(training[i] for i in learned_from(targets, recipe)[1]))
+
+
 def _epoch(
-    network: Network,
-    ema: AveragedModel,
-    optimizer: torch.optim.Optimizer,
-    lesson: Lesson,
-    recipe: Recipe,
-    epoch: int,
-    device: torch.device,
-    report: Report,
+    stepper: Stepper, lesson: Lesson, recipe: Recipe, epoch: int, device: torch.device, report: Report
 ) -> dict[str, float]:
     plan = recipe.train
     losses, correct, seen = 0.0, 0, 0
-    model = nn.ModuleDict({"trained": network.trained, "head": network.head})
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    loss_of = make_loss(plan)
-    weights = torch.from_numpy(lesson.weights).to(device)
-    network.train()
+    stepper.network.train()
     steps = lesson.steps(recipe)
     for step, (x, soft) in enumerate(batches(lesson, recipe, epoch, device)):
         factor = rate_factor(epoch * steps + step, plan.warmup_epochs * steps, plan.epochs * steps)
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
-        logits = network.logits_of_features(x)  # (B, K)
-        loss = loss_of(logits, soft, weights)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, 5.0)
-        optimizer.step()
-        ema.update_parameters(model)
-        losses += float(loss.detach())
+        loss, logits = stepper(x, soft, factor)
+        losses += loss
         # Of a mixed photo, the label that it is mostly made of counts.
         correct += int((logits.argmax(1) == soft.argmax(1)).sum())
         seen += len(x)
@@ -174,26 +191,28 @@ def _epoch(
 
 
 @torch.inference_mode()
-def _look_at(
-    network: Network, ema: AveragedModel, lesson: Lesson, recipe: Recipe, device: torch.device
-) -> dict[str, float]:
+def _look_at(ema: AveragedModel, lesson: Lesson, recipe: Recipe, device: torch.device) -> dict[str, float]:
     """Measure the averaged weights on photos that are not trained on."""
     ema.eval()
-    averaged: Any = ema.module
-    features = lesson.views.monitor
-    logits = torch.cat(
-        [
-            averaged["head"](
-                averaged["trained"](torch.from_numpy(np.array(features[i : i + 128])).to(device).float())
-            ).cpu()
-            for i in range(0, len(features), 128)
-        ]
-    )
+    logits = _logits(ema.module, lesson.views.monitor, device)
     count = len(lesson.monitor)
     metrics = _metrics(logits[:count], torch.from_numpy(lesson.monitor), recipe, "monitor")
     if len(lesson.development):
         metrics |= _metrics(logits[count:], torch.from_numpy(lesson.development), recipe, "development")
     return metrics
+
+
+@torch.inference_mode()
+def _logits(model: Any, features: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Return logits (N, K) of cached features (N, ...)."""
+    return torch.cat(
+        [
+            model["head"](
+                model["trained"](torch.from_numpy(np.array(features[i : i + 128])).to(device).float())
+            ).cpu()
+            for i in range(0, len(features), 128)
+        ]
+    )
 
 
 def _metrics(logits: torch.Tensor, targets: torch.Tensor, recipe: Recipe, name: str) -> dict[str, float]:

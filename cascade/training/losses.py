@@ -34,7 +34,9 @@ def focal(
     Lin et al. 2017, Focal Loss for Dense Object Detection, equation 4. With gamma 0 it is `cross_entropy`.
     """
     log_p = torch.log_softmax(logits, dim=1)
-    terms = weights * targets * (1 - log_p.exp()).pow(gamma) * log_p
+    # Kept above zero: below gamma 1, the slope at a probability of exactly one is infinite.
+    fading = (1 - log_p.exp()).clamp_min(torch.finfo(log_p.dtype).eps).pow(gamma)
+    terms = weights * targets * fading * log_p
     return -terms.sum(1).mean()
 
 
@@ -51,7 +53,7 @@ def make_loss(plan: Schedule) -> Loss:
     module, _, name = plan.loss.rpartition(".")
     try:
         loss: Loss = getattr(importlib.import_module(module), name) if module else None
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise RecipeError(f"train.loss {plan.loss!r} cannot be imported: {error}") from error
     if not callable(loss):
         raise RecipeError(

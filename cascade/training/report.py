@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -18,52 +18,34 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from cascade.errors import MissingExtraError, UsageError
+from cascade.training.tracking import Tracker
 
-__all__ = ["WANDB_MODES", "Report"]
-
-WANDB_MODES: Final = ("disabled", "offline", "online")
+__all__ = ["Report"]
 
 
 class Report:
     """Shows what happens; a context manager.
 
     Args:
-        wandb: ``"disabled"`` sends and writes nothing, ``"offline"`` writes a run folder below the
-            current one, ``"online"`` sends it to the account that wandb is logged in to.
-        config: what a Weights & Biases run records about itself.
+        tracker: what goes to Weights & Biases as well; nothing by default.
         console: where to write; standard error by default.
-
-    Raises:
-        MissingExtraError: when wandb is asked for and not installed.
-        UsageError: for an unknown mode.
     """
 
     def __init__(
         self,
         *,
-        wandb: str = "disabled",
-        config: dict[str, Any] | None = None,
+        tracker: Tracker | None = None,
         console: Console | None = None,
     ) -> None:
-        if wandb not in WANDB_MODES:
-            raise UsageError(f"wandb mode {wandb!r} is unknown; choose one of {', '.join(WANDB_MODES)}")
         self.console = console or Console(stderr=True)
-        self._wandb_mode = wandb
-        self._config = config or {}
-        self._run: Any = None
+        self.tracker = tracker or Tracker()
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._what = ""
         self._last_line = 0.0
 
     def __enter__(self) -> Self:
-        if self._wandb_mode != "disabled":
-            try:
-                import wandb
-            except ImportError:
-                raise MissingExtraError("--wandb", "train") from None
-            self._run = wandb.init(project="cascade", mode=self._wandb_mode, config=self._config)
+        self.tracker.start()
         if self.console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}"),
@@ -85,8 +67,7 @@ class Report:
     ) -> None:
         if self._progress is not None:
             self._progress.stop()
-        if self._run is not None:
-            self._run.finish(exit_code=0 if kind is None else 1)
+        self.tracker.finish(failed=kind is not None)
 
     def line(self, text: str) -> None:
         """Write one line."""
@@ -114,9 +95,9 @@ class Report:
         """Record the metrics of a finished epoch."""
         text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self.line(f"{stage}: epoch {number}/{total}  {text}")
-        self.log({f"{stage}/{name}": value for name, value in metrics.items()} | {"epoch": number})
+        metrics = {f"{stage}/{name}": value for name, value in metrics.items()}
+        self.log(metrics | {f"{stage}/epoch": number})
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Hand metrics to Weights & Biases, if it was asked for."""
-        if self._run is not None:
-            self._run.log(metrics)
+        self.tracker.log(metrics)

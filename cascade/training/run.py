@@ -1,35 +1,35 @@
 """`cascade train`, from photos and recipes to a bundle. In: two folders. Out: a third.
 
-    scan -> fit every recipe -> assemble the bundle
+    scan -> say how long it takes -> fit every recipe -> assemble the bundle
 
 Every step leaves its result in the working folder; the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
 import shutil
-import sys
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final
 
-import torch
+from rich.console import Console
 
-from cascade.classifier import usable_cores
-from cascade.dataset import Dataset, Photo, scan
-from cascade.errors import DataError, ImageError, UsageError
-from cascade.images import load_image
+from cascade.bundle import MANIFEST
 from cascade.training.assemble import assemble
+from cascade.training.estimate import announce
 from cascade.training.fit import fit
+from cascade.training.lr_study import study_project
 from cascade.training.pack import take_place
-from cascade.training.recipe import load_recipes
+from cascade.training.project import open_project
 from cascade.training.report import Report
+from cascade.training.sweep import Sweep, run_sweep
+from cascade.training.tracking import Tracker
 
-__all__ = ["train"]
+__all__ = ["explore", "train"]
+
+#: Steps of a study of learning rates.
+_STUDY_STEPS: Final = 100
 
 
 def train(
@@ -45,6 +45,7 @@ def train(
     version: str = "0.1.0",
     max_error: float = 0.15,
     int8: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Train every recipe and write a bundle.
 
@@ -54,40 +55,32 @@ def train(
         out: folder of the bundle; replaced if it is one already.
         work: folder for caches and checkpoints; ``OUT.work`` if None.
         only: train just these recipes and write no bundle; for trying things out.
-        wandb: see `cascade.training.report.Report`.
+        wandb: mode of `cascade.training.tracking.Tracker`.
         device: ``"cpu"``, ``"cuda"``, ...; None takes a GPU when there is one.
         name: of the bundle; the name of ``out`` if None.
         version: of the bundle.
         max_error: share of wrong answers that the default operating point promises to keep below, or the
             smallest that can be promised if that is more; see `cascade.promise`.
         int8: also pack an int8 variant of every image stage, see `cascade.training.quantize`.
+        settings: dotted field -> value, for all recipes; see `cascade.training.settings.override`.
 
     Raises:
         DataError: when photos are missing or unusable.
         RecipeError: when a recipe is wrong.
         UsageError: when ``only`` names no recipe or the device does not exist.
     """
-    stages = load_recipes(recipes)
-    unknown = sorted(set(only) - {recipe.name for recipe in stages})
-    if unknown:
-        raise UsageError(
-            f"--only {unknown[0]}: there is no such recipe; there are {', '.join(r.name for r in stages)}"
-        )
-    where = _device(device)
-    _keep_freed_memory()
     work = work or out.with_name(out.name + ".work")
-    general = stages[0]
-    dataset = _readable(scan(data, general.labels), work)
-    for split in ("train", "calibration"):
-        if not dataset.split(split):
-            raise DataError(f"{data}: there are no photos in the split {split!r}")
-    config = {"recipes": {r.name: r.to_dict() for r in stages}, "data": dataset.fingerprint()}
-    with Report(wandb=wandb, config=config) as report:
-        _say_what_is_there(dataset, report)
+    project = open_project(data, recipes, work, only=only, device=device, settings=settings)
+    facts = {r.name: r.to_dict() for r in project.recipes}
+    tracker = Tracker(wandb, config={"recipes": facts, "data": project.data.fingerprint()})
+    with Report(tracker=tracker) as report:
+        project.introduce(report)
+        announce(project, report)
         networks = {
-            recipe.name: fit(recipe, dataset, work, device=where, report=report)
-            for recipe in stages
-            if not only or recipe.name in only
+            recipe.name: fit(
+                recipe, project.data, work, device=project.device, report=report, views=project.views
+            )
+            for recipe in project.chosen
         }
         if only:
             report.line(f"trained {', '.join(networks)}; run again without --only for a bundle")
@@ -97,9 +90,9 @@ def train(
         bundle.mkdir(parents=True)
         assemble(
             bundle,
-            stages,
+            project.recipes,
             networks,
-            dataset,
+            project.data,
             report=report,
             name=name or out.name,
             version=version,
@@ -107,64 +100,42 @@ def train(
             int8=int8,
         )
         take_place(bundle, out)
+        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        tracker.bundle(out, name or out.name, version, manifest["measured"])
         report.line(f"wrote {out}; measure it with: cascade evaluate {data} --bundle {out}")
 
 
-def _device(wanted: str | None) -> torch.device:
-    if wanted is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise UsageError(f"--device {wanted}: cannot be used here ({first}); try cpu") from error
-    return device
+def explore(
+    data: Path,
+    recipes: Sequence[Path],
+    work: Path,
+    *,
+    only: Sequence[str],
+    sweep: Path | None = None,
+    wandb: str = "disabled",
+    device: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Run a sweep, or without one a study of learning rates; both make no bundle and print a table.
 
+    Args:
+        data: as for `train`.
+        recipes: as for `train`.
+        work: folder for caches and results; it may be that of a training, which then shares its views.
+        only: recipes to work on.
+        sweep: file, see `cascade.training.sweep`.
+        wandb: of a sweep, as for `train`.
+        device: as for `train`.
+        settings: as for `train`.
 
-def _keep_freed_memory() -> None:
-    """Tell glibc not to hand large blocks back to the system after every step.
-
-    Activations of a batch are tens of megabytes; fetching them anew each time costs a good part
-    of a training step. Elsewhere than on glibc nothing happens.
+    Raises:
+        DataError, RecipeError, UsageError: as `train` does, and for a wrong sweep file.
     """
-    if not sys.platform.startswith("linux"):
+    plan = None if sweep is None else Sweep.load(sweep)
+    project = open_project(data, recipes, work, only=only, device=device, settings=settings)
+    if plan is not None:
+        run_sweep(project, plan, wandb=wandb, console=Console())
         return
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        top_pad, trim_threshold, mmap_max = -2, -1, -4  # from malloc.h
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, 2**31 - 1)
-        libc.mallopt(top_pad, 512 * 2**20)
-
-
-def _readable(dataset: Dataset, work: Path) -> Dataset:
-    """Leave out photos that cannot be decoded; the verdict is remembered by content."""
-    path = work / "unreadable.json"
-    known: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
-
-    def check(photo: Photo) -> tuple[str, str]:
-        if photo.sha256 not in known:
-            try:
-                load_image(photo.path, target=(64, 64))
-            except ImageError as error:
-                return photo.sha256, str(error)
-            return photo.sha256, ""
-        return photo.sha256, known[photo.sha256]
-
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        known = dict(pool.map(check, dataset.photos))
-    work.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(known))
-    good = tuple(photo for photo in dataset.photos if not known[photo.sha256])
-    bad = tuple((p.path, known[p.sha256]) for p in dataset.photos if known[p.sha256])
-    return Dataset(dataset.folder, good, dataset.dropped + bad)
-
-
-def _say_what_is_there(dataset: Dataset, report: Report) -> None:
-    splits = Counter(photo.split for photo in dataset.photos)
-    report.line(", ".join(f"{count} photos to {split}" for split, count in sorted(splits.items())))
-    for path, reason in dataset.dropped[:20]:
-        report.line(f"left out {path}: {reason}")
-    if len(dataset.dropped) > 20:
-        report.line(f"left out {len(dataset.dropped) - 20} more; bundle.json names them all")
+    with Report() as report:
+        project.introduce(report)
+        study_project(project, steps=_STUDY_STEPS, report=report, console=Console())

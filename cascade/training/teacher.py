@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from cascade.training.backbone import build
 from cascade.training.recipe import Backbone, Recipe, Schedule, Teacher
 from cascade.training.views import cache_plain
 
-__all__ = ["opinions", "soften", "teacher_probabilities"]
+__all__ = ["opinions", "soften", "teacher_features", "teacher_probabilities"]
 
 
 def teacher_probabilities(
@@ -56,7 +57,7 @@ def teacher_probabilities(
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"teacher_{key}.npy"
     if not path.is_file():
-        features = _features(recipe, photos, folder, device, progress)
+        features = teacher_features(recipe, photos, folder, device=device, progress=progress)
         progress("teacher", 0, 1)
         said = opinions(features, np.array([p.label for p in photos]), recipe.teacher, recipe.train.seed)
         partial = path.with_suffix(".partial.npy")
@@ -66,14 +67,15 @@ def teacher_probabilities(
     return labels, np.load(path)
 
 
-def _features(
+def teacher_features(
     recipe: Recipe,
     photos: Sequence[Photo],
     folder: Path,
+    *,
     device: torch.device,
     progress: Callable[[str, int, int], None],
 ) -> npt.NDArray[np.float32]:
-    """Return the features of all backbones side by side, (N, D)."""
+    """Return the features of all backbones of a recipe's teacher side by side, (N, D)."""
     teacher, parts = recipe.teacher, []
     for name, weights, side in zip(teacher.backbones, teacher.weights, teacher.sides, strict=True):
         pupil = Recipe(
@@ -105,11 +107,16 @@ def opinions(
     """
     rarest = int(np.unique(labels, return_counts=True)[1].min())
     folds = StratifiedKFold(max(min(teacher.folds, rarest), 2), shuffle=True, random_state=seed)
-    said = np.zeros((len(labels), len(np.unique(labels))), dtype=np.float32)
-    for train, judged in folds.split(features, labels):
+    names = np.unique(labels)
+    said = np.zeros((len(labels), len(names)), dtype=np.float32)
+    with warnings.catch_warnings():
+        # A label of a single photo is unknown to the fold that judges it; nothing to act on.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        parts = list(folds.split(features, labels))
+    for train, judged in parts:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=teacher.strength, max_iter=300))
         model.fit(features[train], labels[train])
-        said[judged] = model.predict_proba(features[judged])
+        said[np.ix_(judged, np.searchsorted(names, model.classes_))] = model.predict_proba(features[judged])
     return said
 
 

@@ -28,16 +28,25 @@ from cascade.training.augment import random_view
 from cascade.training.export import export_graph
 from cascade.training.recipe import Augmentation, Recipe
 
-__all__ = ["Views", "cache_key", "cache_plain", "cache_views"]
+__all__ = [
+    "WORKERS",
+    "Features",
+    "Pixels",
+    "Views",
+    "cache_key",
+    "cache_plain",
+    "cache_views",
+    "missing_photos",
+]
 
 Progress = Callable[[str, int, int], None]
 
 _BATCH = 64
 #: Processes that read photos.
-_WORKERS = 2
+WORKERS = 2
 
 
-class _Pixels(TorchDataset[torch.Tensor]):
+class Pixels(TorchDataset[torch.Tensor]):
     """Photo -> uint8 (3, H, W): a random view, or what prediction sees if there is no augmentation."""
 
     def __init__(
@@ -58,8 +67,8 @@ class _Pixels(TorchDataset[torch.Tensor]):
         return random_view(image, self.spec, self.augment, self.seed + index)
 
 
-class _Frozen:
-    """The frozen part, ready to run: on a GPU with torch, on a CPU with onnxruntime.
+class Features:
+    """The frozen part of a network, ready to run: on a GPU with torch, on a CPU with onnxruntime.
 
     onnxruntime gives the same features several times faster there.
     """
@@ -72,7 +81,9 @@ class _Frozen:
             example = torch.zeros(2, 3, spec.height, spec.width, dtype=torch.uint8)
             path = home / "frozen.onnx"
             if not path.is_file():
-                onnx.save(export_graph(self.module, example, "image", ["features"]), path)
+                partial = path.with_suffix(".partial")
+                onnx.save(export_graph(self.module, example, "image", ["features"]), partial)
+                partial.replace(path)
             self.session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     @torch.inference_mode()
@@ -134,22 +145,29 @@ def cache_views(
     """
     home = folder / cache_key(recipe, [*training, *monitor])
     home.mkdir(parents=True, exist_ok=True)
-    features = _Frozen(frozen, recipe.input, home, device)
+    features = Features(frozen, recipe.input, home, device)
     views = []
     for number in range(recipe.augment.views):
         path = home / f"view_{number:02}.npy"
         if not path.is_file():
             # The seed leaves room for every photo; it is that of the view, not of the recipe, so that
             # recipes can share it.
-            pixels = _Pixels(training, recipe.input, recipe.augment, seed=(number + 1) * 10_000_019)
+            pixels = Pixels(training, recipe.input, recipe.augment, seed=(number + 1) * 10_000_019)
             what = f"view {number + 1} of {recipe.augment.views}"
             _write(path, pixels, features, what, progress)
         views.append(np.load(path, mmap_mode="r"))
     path = home / "monitor.npy"
     if not path.is_file():
-        pixels = _Pixels(monitor, recipe.input, None, seed=0)
+        pixels = Pixels(monitor, recipe.input, None, seed=0)
         _write(path, pixels, features, "photos without augmentation", progress)
     return Views(views, np.load(path, mmap_mode="r"))
+
+
+def missing_photos(recipe: Recipe, training: Sequence[Photo], monitor: Sequence[Photo], folder: Path) -> int:
+    """Return how many photos `cache_views` would have to read and run, counted once for each view."""
+    home = folder / cache_key(recipe, [*training, *monitor])
+    views = sum(not (home / f"view_{n:02}.npy").is_file() for n in range(recipe.augment.views))
+    return views * len(training) + (not (home / "monitor.npy").is_file()) * len(monitor)
 
 
 def cache_plain(
@@ -169,22 +187,22 @@ def cache_plain(
     home.mkdir(parents=True, exist_ok=True)
     path = home / "plain.npy"
     if not path.is_file():
-        pixels = _Pixels(photos, recipe.input, None, seed=0)
+        pixels = Pixels(photos, recipe.input, None, seed=0)
         what = f"features of {recipe.backbone.name}"
-        _write(path, pixels, _Frozen(frozen, recipe.input, home, device), what, progress)
+        _write(path, pixels, Features(frozen, recipe.input, home, device), what, progress)
     plain: npt.NDArray[Any] = np.load(path, mmap_mode="r")
     return plain
 
 
 def _write(
     path: Path,
-    pixels: _Pixels,
-    frozen: _Frozen,
+    pixels: Pixels,
+    frozen: Features,
     what: str,
     progress: Progress,
 ) -> None:
     loader: DataLoader[torch.Tensor] = DataLoader(
-        pixels, batch_size=_BATCH, num_workers=_WORKERS, persistent_workers=False
+        pixels, batch_size=_BATCH, num_workers=WORKERS, persistent_workers=False
     )
     partial = path.with_suffix(".partial")
     output: npt.NDArray[Any] | None = None

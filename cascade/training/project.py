@@ -1,0 +1,154 @@
+"""What every training command starts from. In: folders, options. Out: recipes, readable photos, a device."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cascade.classifier import usable_cores
+from cascade.dataset import Dataset, Photo, scan
+from cascade.errors import DataError, ImageError, UsageError
+from cascade.images import load_image
+from cascade.training.losses import make_loss
+from cascade.training.recipe import Recipe, load_recipes
+from cascade.training.report import Report
+from cascade.training.settings import override
+
+__all__ = ["Project", "choose_device", "open_project", "readable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """Recipes and photos that were checked.
+
+    Attributes:
+        recipes: of the whole bundle, the general one first.
+        chosen: those that are to be worked on.
+        data: photos that can be read, of all labels of the bundle.
+        work: folder for caches and checkpoints.
+        device: where to compute.
+    """
+
+    recipes: tuple[Recipe, ...]
+    chosen: tuple[Recipe, ...]
+    data: Dataset
+    work: Path
+    device: torch.device
+
+    @property
+    def views(self) -> Path:
+        """Folder of cached features."""
+        return self.work / "views"
+
+    def introduce(self, report: Report) -> None:
+        """Say which photos there are and which were left out."""
+        splits = Counter(photo.split for photo in self.data.photos)
+        report.line(", ".join(f"{count} photos to {split}" for split, count in sorted(splits.items())))
+        for path, reason in self.data.dropped[:20]:
+            report.line(f"left out {path}: {reason}")
+        if len(self.data.dropped) > 20:
+            report.line(f"left out {len(self.data.dropped) - 20} more; bundle.json names them all")
+
+
+def open_project(
+    data: Path,
+    recipes: Sequence[Path],
+    work: Path,
+    *,
+    only: Sequence[str] = (),
+    device: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Project:
+    """Read recipes and find photos.
+
+    Args:
+        data: labelled photos, see `cascade.dataset.scan`.
+        recipes: recipe files or folders of them.
+        work: folder for caches and checkpoints; made if it is not there.
+        only: names of the recipes to work on; all of them if empty.
+        device: ``"cpu"``, ``"cuda"``, ...; None takes a GPU when there is one.
+        settings: dotted field -> value, for all recipes; see `cascade.training.settings.override`.
+
+    Raises:
+        DataError: when photos are missing or unusable.
+        RecipeError: when a recipe or a setting is wrong.
+        UsageError: when ``only`` names no recipe or the device does not exist.
+    """
+    stages = tuple(override(recipe, settings or {}) for recipe in load_recipes(recipes))
+    unknown = sorted(set(only) - {recipe.name for recipe in stages})
+    if unknown:
+        raise UsageError(
+            f"--only {unknown[0]}: there is no such recipe; there are {', '.join(r.name for r in stages)}"
+        )
+    for recipe in stages:
+        make_loss(recipe.train)  # a wrong name shows now, not after hours of caching
+    where = choose_device(device)
+    dataset = readable(scan(data, stages[0].labels), work)
+    for split in ("train", "calibration"):
+        if not dataset.split(split):
+            raise DataError(f"{data}: there are no photos in the split {split!r}")
+    chosen = tuple(recipe for recipe in stages if not only or recipe.name in only)
+    _keep_freed_memory()
+    return Project(stages, chosen, dataset, work, where)
+
+
+def choose_device(wanted: str | None) -> torch.device:
+    """Return the device of a name; None takes a GPU when there is one. Raises `UsageError`."""
+    if wanted is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(f"--device {wanted}: cannot be used here ({first}); try cpu") from error
+    return device
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc not to hand large blocks back to the system after every step.
+
+    Activations of a batch are tens of megabytes; fetching them anew each time costs a good part
+    of a training step. Elsewhere than on glibc nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        top_pad, trim_threshold, mmap_max = -2, -1, -4  # from malloc.h
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(top_pad, 512 * 2**20)
+
+
+def readable(dataset: Dataset, work: Path) -> Dataset:
+    """Leave out photos that cannot be decoded; the verdict is remembered by content, in ``work``."""
+    path = work / "unreadable.json"
+    known: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def check(photo: Photo) -> tuple[str, str]:
+        if photo.sha256 not in known:
+            try:
+                load_image(photo.path, target=(64, 64))
+            except ImageError as error:
+                return photo.sha256, str(error)
+            return photo.sha256, ""
+        return photo.sha256, known[photo.sha256]
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        known = dict(pool.map(check, dataset.photos))
+    work.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(known))
+    good = tuple(photo for photo in dataset.photos if not known[photo.sha256])
+    bad = tuple((p.path, known[p.sha256]) for p in dataset.photos if known[p.sha256])
+    return Dataset(dataset.folder, good, dataset.dropped + bad)
