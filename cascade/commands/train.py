@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cascade.commands.options import command
-from cascade.errors import MissingExtraError
+from cascade.errors import MissingExtraError, UsageError
 
 __all__ = ["train"]
 
@@ -28,8 +28,7 @@ __all__ = ["train"]
     "--out",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    help="Folder of the bundle that is made.",
+    help="Folder of the bundle that is made; with --lr-study and --sweep, --work is enough.",
 )
 @click.option(
     "--work",
@@ -38,6 +37,26 @@ __all__ = ["train"]
     help="Folder for caches and checkpoints; a stopped run goes on from there.  [default: OUT.work]",
 )
 @click.option("--only", metavar="NAME", multiple=True, help="Train just this recipe, and make no bundle.")
+@click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Change a field in all recipes, e.g. --set train.epochs=3; may be given several times.",
+)
+@click.option(
+    "--lr-study",
+    is_flag=True,
+    help="Train nothing: let the learning rate rise, show the loss, and suggest a rate for the general recipe"
+    " or those of --only.",
+)
+@click.option(
+    "--sweep",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Train the general recipe, or that of --only, with every combination of fields that FILE (TOML)"
+    " names, and compare them.",
+)
 @click.option(
     "--wandb",
     type=click.Choice(["disabled", "offline", "online"]),
@@ -62,9 +81,12 @@ __all__ = ["train"]
 def train(
     data: Path,
     recipes: tuple[Path, ...],
-    out: Path,
+    out: Path | None,
     work: Path | None,
     only: tuple[str, ...],
+    settings: tuple[str, ...],
+    lr_study: bool,
+    sweep: Path | None,
     wandb: str,
     device: str | None,
     name: str | None,
@@ -77,17 +99,31 @@ def train(
     DATA holds LABEL/FILE, or {train,calibration,test}/LABEL/FILE. Given again, the same command goes on where
     it was stopped. Needs: pip install 'cascade-vision[train]'
     """
+    if lr_study and sweep is not None:
+        raise UsageError("--lr-study and --sweep are two things; give one of them")
+    explores = lr_study or sweep is not None
+    home = work or (out and out.with_name(out.name + ".work"))
+    if home is None or (out is None and not explores):
+        raise UsageError("--out is missing; name the folder of the bundle, e.g. --out my-bundle")
     try:
         from cascade.training import run
+        from cascade.training.settings import parse_settings
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "cascade":
             raise
         raise MissingExtraError("cascade train", "train") from error
+    changed = parse_settings(settings)
+    if explores or out is None:
+        names = only or ("general",)
+        run.explore(
+            data, recipes, home, only=names, sweep=sweep, wandb=wandb, device=device, settings=changed
+        )
+        return
     run.train(
         data,
         recipes,
         out,
-        work=work,
+        work=home,
         only=only,
         wandb=wandb,
         device=device,
@@ -95,4 +131,5 @@ def train(
         version=bundle_version,
         max_error=max_error,
         int8=int8,
+        settings=changed,
     )
