@@ -55,12 +55,11 @@ def compare(
     if not names:
         raise UsageError("--backbones names none; give timm models, e.g. tf_efficientnet_lite0,resnet18")
     try:
-        from rich.console import Console
-
         from cascade.training import compare as work
+        from cascade.training.report import table_console
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "cascade":
             raise
         raise MissingExtraError("cascade compare", "train") from error
     found = [work.Candidate.parse(name) for name in names]
-    work.compare(data, found, out, recipes=recipes, device=device, console=Console())
+    work.compare(data, found, out, recipes=recipes, device=device, console=table_console())

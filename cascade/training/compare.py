@@ -294,11 +294,14 @@ def _plot(rows: Sequence[Compared], path: Path) -> None:
             )
         for row in rows:
             best = max(a.high for a in row.accuracy.values())
-            side.annotate(f"{row.name} {row.side}", (of(row), best), fontsize=8, ha="center", va="bottom")
-        side.set_xscale("log")
+            where = {"xytext": (2, 5), "textcoords": "offset points", "rotation": 40}
+            side.annotate(f"{row.name} {row.side}", (of(row), best), fontsize=8, **where)
         side.set_xlabel(title)
         side.grid(color="#e6e6e6")
-        side.margins(x=0.15, y=0.1)
+        side.margins(x=0.3, y=0.05)
+        side.set_xlim(left=0)  # twice as far to the right is twice as dear
+    low, high = axes[0].get_ylim()
+    axes[0].set_ylim(low, high + 0.4 * (high - low))  # room for the names
     axes[0].set_ylabel("accuracy on calibration")
     axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
     axes[0].legend(frameon=False)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -20,7 +20,16 @@ from rich.progress import (
 
 from cascade.training.tracking import Tracker
 
-__all__ = ["Report"]
+__all__ = ["Report", "table_console"]
+
+#: Columns of a table that goes to a file or a pipe.
+_WIDE: Final = 160
+
+
+def table_console() -> Console:
+    """Return what writes tables to standard output; they are not squeezed where nobody sees a terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDE)
 
 
 class Report:

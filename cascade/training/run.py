@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-
 from cascade.bundle import MANIFEST
 from cascade.training.assemble import assemble
 from cascade.training.estimate import announce
@@ -22,7 +20,7 @@ from cascade.training.fit import fit
 from cascade.training.lr_study import study_project
 from cascade.training.pack import take_place
 from cascade.training.project import open_project
-from cascade.training.report import Report
+from cascade.training.report import Report, table_console
 from cascade.training.sweep import Sweep, run_sweep
 from cascade.training.tracking import Tracker
 
@@ -134,8 +132,8 @@ def explore(
     plan = None if sweep is None else Sweep.load(sweep)
     project = open_project(data, recipes, work, only=only, device=device, settings=settings)
     if plan is not None:
-        run_sweep(project, plan, wandb=wandb, console=Console())
+        run_sweep(project, plan, wandb=wandb, console=table_console())
         return
     with Report() as report:
         project.introduce(report)
-        study_project(project, steps=_STUDY_STEPS, report=report, console=Console())
+        study_project(project, steps=_STUDY_STEPS, report=report, console=table_console())
