@@ -294,15 +294,17 @@ def _plot(rows: Sequence[Compared], path: Path) -> None:
             )
         for row in rows:
             best = max(a.high for a in row.accuracy.values())
-            where = {"xytext": (2, 5), "textcoords": "offset points", "rotation": 40}
-            side.annotate(f"{row.name} {row.side}", (of(row), best), fontsize=8, **where)
+            where = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
+            side.annotate(f"{row.name} {row.side}", (of(row), best), rotation=90, fontsize=8, **where)
         side.set_xlabel(title)
         side.grid(color="#e6e6e6")
-        side.margins(x=0.3, y=0.05)
+        side.margins(x=0.1, y=0.05)
         side.set_xlim(left=0)  # twice as far to the right is twice as dear
     low, high = axes[0].get_ylim()
-    axes[0].set_ylim(low, high + 0.4 * (high - low))  # room for the names
+    axes[0].set_ylim(low, high + 0.7 * (high - low))  # room for the names
+    axes[0].set_yticks([tick for tick in axes[0].get_yticks() if low <= tick <= min(high, 1.0)])
     axes[0].set_ylabel("accuracy on calibration")
     axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes[0].legend(frameon=False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=150)
