@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import onnxruntime as ort
 
+from cascade.budget import BudgetCurve
 from cascade.bundle_safety import MAX_GRAPH_BYTES, check_graph
 from cascade.bundle_schema import check_manifest, read_manifest
 from cascade.drift import Reference
@@ -58,6 +59,7 @@ class Bundle:
         scope: says how unlike everything known a photo is; None if no operating point asks for it.
         operating_points: by name; ``"default"`` is always there.
         promise: every operating point that keeps a promise about errors; None if nothing can be promised.
+        budget: the dial between speed and accuracy; None without experts, or if it was made without.
         label_sets: the numbers of label sets; None if the bundle was made without.
         reference: what the photos were like that the promise was tested on; None likewise.
         minimum_onnxruntime: oldest version that runs every graph.
@@ -82,6 +84,7 @@ class Bundle:
     measured: dict[str, Any] = field(default_factory=dict)
     scope: Stage | None = None
     promise: Promise | None = None
+    budget: BudgetCurve | None = None
     label_sets: LabelSets | None = None
     reference: Reference | None = None
 
@@ -112,6 +115,10 @@ class Bundle:
             raise BundleError("there is no operating point 'default'")
         limits = [point.scope_threshold for point in self.operating_points.values()]
         limits += [self.promise.scope_threshold] if self.promise else []
+        if self.budget is not None:
+            costs = [expert.cost for expert in self.experts]
+            self.budget.check(costs, self.operating_points["default"])
+            limits += [point.operating_point.scope_threshold for point in self.budget.points]
         if self.scope is None and any(limit is not None for limit in limits):
             raise BundleError("a scope threshold needs the stage 'scope'")
         if self.reference is not None and set(self.reference.labels) != set(labels):
@@ -163,6 +170,7 @@ class Bundle:
                     for key, value in data["operating_points"].items()
                 },
                 promise=Promise.from_dict(data["promise"]) if data.get("promise") else None,
+                budget=BudgetCurve.from_dict(data["budget"]) if data.get("budget") else None,
                 label_sets=LabelSets.from_dict(data["label_sets"]) if data.get("label_sets") else None,
                 reference=Reference.from_dict(data["reference"]) if data.get("reference") else None,
                 minimum_onnxruntime=str(data["minimum_onnxruntime"]),
@@ -195,6 +203,7 @@ class Bundle:
             },
             "operating_points": {k: v.to_dict() for k, v in self.operating_points.items()},
             "promise": self.promise.to_dict() if self.promise else None,
+            "budget": self.budget.to_dict() if self.budget else None,
             "label_sets": self.label_sets.to_dict() if self.label_sets else None,
             "reference": self.reference.to_dict() if self.reference else None,
             "provenance": self.provenance,

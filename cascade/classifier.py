@@ -22,14 +22,15 @@ import numpy.typing as npt
 
 from cascade.arbiter import arbiter_feeds
 from cascade.bundle import Bundle, Stage
+from cascade.choice import choose_point
 from cascade.errors import ImageError, UsageError
 from cascade.images import MAX_PIXELS, ImageSource, load_image
 from cascade.label_sets import LabelSets
 from cascade.outputs import FloatArray, PreparedPhotos, StageOutputs
-from cascade.policy import OperatingPoint, decide
+from cascade.policy import decide
 from cascade.preprocess import InputSpec, prepare
 from cascade.result import ErrorInfo, Opinion, Prediction
-from cascade.router import ASK_MODES, choose_experts
+from cascade.router import choose_experts
 from cascade.session import GraphSession
 
 __all__ = ["Cascade", "PreparedPhotos", "StageOutputs"]
@@ -48,6 +49,9 @@ class Cascade:
         max_error: instead of an operating point, the share of wrong ones among the answers that is
             accepted, e.g. 0.05: what cannot be answered within it is "unknown". `cascade.promise` says what
             exactly is promised.
+        budget: how much may be spent on experts, from 0, the general model alone, to 1, asking whenever it
+            may help; see `cascade.budget`. ``Cascade.budget`` is the step of the dial that is used, and
+            ``Cascade.operating_point.max_error`` what is promised with it.
         label_set: also give, as `Prediction.label_set`, labels that contain the right one with this
             probability, e.g. 0.95; see `cascade.label_sets`.
         top_k: how many (label, probability) pairs `Prediction.top` holds.
@@ -69,6 +73,7 @@ class Cascade:
         *,
         operating_point: str = "default",
         max_error: float | None = None,
+        budget: float | None = None,
         label_set: float | None = None,
         top_k: int = 5,
         ask: str = "router",
@@ -79,22 +84,21 @@ class Cascade:
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         self.variant = _variant(loaded) if variant == "auto" else variant
         self.bundle = loaded.with_variant(self.variant)
-        if operating_point not in self.bundle.operating_points:
-            raise UsageError(
-                f"the bundle has no operating point {operating_point!r}; "
-                f"choose one of {', '.join(sorted(self.bundle.operating_points))}"
-            )
-        if ask not in ASK_MODES:
-            raise UsageError(f"ask is {ask!r}; choose one of {', '.join(ASK_MODES)}")
+        choice = choose_point(
+            self.bundle,
+            operating_point=operating_point,
+            max_error=max_error,
+            budget=budget,
+            label_set=label_set,
+            ask=ask,
+        )
+        self.operating_point, self.promise, self.budget = choice
         if top_k < 1:
             raise UsageError(f"top_k is {top_k}; it must be at least 1")
         if workers is not None and workers < 1:
             raise UsageError(f"workers is {workers}; it must be at least 1")
         self.ask = ask
         self.top_k = min(top_k, len(self.bundle.tree.labels))
-        self.operating_point = self.bundle.operating_points[operating_point]
-        if max_error is not None:
-            self.operating_point = _promised(self.bundle, max_error, operating_point, ask)
         self.label_set = label_set
         if label_set is not None:
             _label_sets(self.bundle).threshold(label_set)  # refuses what cannot be given
@@ -268,7 +272,8 @@ class Cascade:
             if outputs.asked[row, column]:
                 logits = outputs.expert_logits[expert.name]
                 position = int(outputs.asked[:row, column].sum())
-                opinions.append(_opinion(expert.name, expert.labels, logits[position]))
+                odds = np.exp(logits[position] - logits[position].max())
+                opinions.append(Opinion.of(expert.name, expert.labels, odds / odds.sum()))
                 ms[expert.name] = outputs.seconds[expert.name] * 1e3 / len(logits)
         ms["arbiter"] = outputs.seconds["arbiter"] * 1e3 / count
         ms["total"] = sum(ms.values())
@@ -279,7 +284,7 @@ class Cascade:
             confidence=min(decision.confidence, 1.0),
             reason=decision.reason,
             top=tuple((labels[i], float(probabilities[i])) for i in order),
-            general=_most_probable("general", labels, outputs.general_probabilities[row]),
+            general=Opinion.of("general", labels, outputs.general_probabilities[row]),
             experts=tuple(opinions),
             warnings=photos.warnings[row],
             ms=ms,
@@ -312,19 +317,6 @@ class Cascade:
         return self.bundle.open_image_stage(stage)
 
 
-def _promised(bundle: Bundle, max_error: float, operating_point: str, ask: str) -> OperatingPoint:
-    if operating_point != "default":
-        raise UsageError("max_error is an operating point of its own; leave out operating_point")
-    if ask != "router" and bundle.experts:
-        raise UsageError(f"max_error was tested with ask='router'; with ask={ask!r} nothing is promised")
-    if bundle.promise is None:
-        raise UsageError(
-            f"the bundle {bundle.name!r} promises nothing about errors: it was made with too few photos in "
-            "the split calibration; train it with more"
-        )
-    return bundle.promise.operating_point(max_error)
-
-
 def _variant(bundle: Bundle) -> str:
     from cascade.variants import choose_variant  # which builds classifiers to try the variants
 
@@ -343,16 +335,6 @@ def usable_cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows
         return os.cpu_count() or 1
-
-
-def _opinion(name: str, labels: Sequence[str], logits: FloatArray) -> Opinion:
-    exponent = np.exp(logits - logits.max())
-    return _most_probable(name, labels, exponent / exponent.sum())
-
-
-def _most_probable(name: str, labels: Sequence[str], probabilities: FloatArray) -> Opinion:
-    best = int(np.argmax(probabilities))
-    return Opinion(name, labels[best], min(float(probabilities[best]), 1.0))
 
 
 def _lap(seconds: dict[str, float], stage: str, started: float) -> float:

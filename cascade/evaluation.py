@@ -23,7 +23,6 @@ from cascade.bundle import Bundle
 from cascade.classifier import Cascade
 from cascade.dataset import SPLITS, Dataset, Photo, scan
 from cascade.errors import DataError, UsageError
-from cascade.report import prepare_report, write_report
 from cascade.result import ErrorInfo
 from cascade.router import choose_experts
 from cascade.scores import WAYS, CurvePoint, Evaluation, cost_per_photo
@@ -115,8 +114,8 @@ def evaluate_folder(
     split: str = "test",
     operating_point: str = "default",
     max_error: float | None = None,
+    budget: float | None = None,
     variant: str = "auto",
-    report: Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a bundle on a folder of labelled photos; what `cascade evaluate` does.
@@ -128,26 +127,22 @@ def evaluate_folder(
         split: one of `cascade.dataset.SPLITS`; without meaning for the second layout.
         operating_point: name of the bundle's operating point.
         max_error: instead of it, see `cascade.Cascade`.
+        budget: likewise.
         variant: which graphs of the bundle run, see `Cascade`.
-        report: folder in which the HTML page, the JSON and the CSV are written; None writes nothing.
         progress: called after every batch.
 
     Raises:
         BundleError: when the bundle cannot be used.
         DataError: when the folder or its labels do not fit.
-        MissingExtraError: when a report is asked for and the extra `report` is not installed.
         UsageError: for an unknown split or operating point.
     """
     if split not in SPLITS:
         raise UsageError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
-    if report is not None:
-        prepare_report(report)
-    cascade = Cascade(bundle, operating_point=operating_point, max_error=max_error, variant=variant)
+    cascade = Cascade(
+        bundle, operating_point=operating_point, max_error=max_error, budget=budget, variant=variant
+    )
     dataset = scan(data)
-    evaluation = evaluate(cascade, _chosen(dataset, split), dropped=dataset.dropped, progress=progress)
-    if report is not None:
-        write_report(evaluation, report)
-    return evaluation
+    return evaluate(cascade, _chosen(dataset, split), dropped=dataset.dropped, progress=progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +209,8 @@ def _listen(
     columns = {label: column for column, label in enumerate(bundle.tree.labels)}
     truth = np.array([columns[photo.label] for photo in photos], dtype=np.int64)
     curve = []
-    for weight in _cost_weights(gain, costs):
+    steps = {step.cost_weight: step.budget for step in bundle.budget.points} if bundle.budget else {}
+    for weight in steps or _cost_weights(gain, costs):
         chosen = choose_experts(gain, costs, weight)
         curve.append(
             CurvePoint(
@@ -222,6 +218,7 @@ def _listen(
                 cost=float(cost_per_photo(bundle, chosen).mean()),
                 deferral_rate=float(chosen.any(axis=1).mean()),
                 accuracy=float((arbitrate(chosen).argmax(axis=1) == truth).mean()),
+                budget=steps.get(weight),
             )
         )
     return Evaluation(

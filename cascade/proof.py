@@ -4,6 +4,7 @@ beside the one that was measured, for the photos as they are and under shift, an
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -24,11 +25,23 @@ from cascade.metrics import Interval, wilson_interval
 from cascade.policy import OperatingPoint, in_scope
 from cascade.shifts import SHIFTS
 
-__all__ = ["AS_THEY_ARE", "Kept", "Proof", "SetScores", "kept", "prove", "render_proof", "sets_of"]
+__all__ = [
+    "AS_THEY_ARE",
+    "Kept",
+    "Proof",
+    "SetScores",
+    "kept",
+    "promise_text",
+    "prove",
+    "render_proof",
+    "sets_of",
+]
 
 AS_THEY_ARE: Final = "as they are"
 #: Coverages of label sets that are measured, as far as the bundle can give them.
 COVERAGES: Final = (0.80, 0.90, 0.95)
+
+_WIDTH: Final = 100
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
@@ -103,11 +116,13 @@ class Proof:
         rows: for the photos as they are, then for every shift.
         sets: of the photos as they are, by coverage.
         tree: names the labels of ``sets``.
+        confidence: that the promise is kept; None if nothing is promised.
     """
 
     rows: tuple[Kept, ...]
     sets: tuple[SetScores, ...]
     tree: LabelTree
+    confidence: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -204,31 +219,33 @@ def prove(
                 if progress is not None:
                     progress(done, total)
             rows.append(kept(name, _joined(parts), point))
-    sets = cascade.bundle.label_sets
+    dial, sets = cascade.bundle.budget, cascade.bundle.label_sets
+    if dial is not None and cascade.budget not in (None, dial.default):
+        sets = None  # they were tested with the experts asked as by default
     measured = [
         sets_of(sets, probabilities, targets, coverage)
         for coverage in COVERAGES
         if sets is not None and coverage <= sets.largest
     ]
-    return Proof(tuple(rows), tuple(measured), tree)
+    promise = None if point.max_error is None else cascade.promise
+    return Proof(tuple(rows), tuple(measured), tree, promise and promise.confidence)
 
 
-def render_proof(proof: Proof, confidence: float | None) -> str:
-    """Return the figures as text of at most 100 columns, with a line feed at the end.
+def promise_text(proof: Proof) -> str:
+    """Return what is promised at the operating point, as one sentence without a full stop."""
+    promised = proof.rows[0].promised
+    if promised is None or proof.confidence is None:
+        return "nothing is promised at this operating point"
+    return (
+        f"promised: at most {promised:.1%} of the answers are wrong, with {proof.confidence:.0%} confidence, "
+        "on photos like those of the calibration; nothing is promised under shift, the rows show what it "
+        "costs"
+    )
 
-    Args:
-        proof: what was measured.
-        confidence: of the bundle's promises; None if there is none.
-    """
-    first = proof.rows[0]
-    if first.promised is None or confidence is None:
-        lines = ["nothing is promised at this operating point"]
-    else:
-        lines = [
-            f"promised: at most {first.promised:.1%} of the answers are wrong, with {confidence:.0%} "
-            "confidence, on photos like those",
-            "of the calibration; nothing is promised under shift, the rows show what it costs",
-        ]
+
+def render_proof(proof: Proof) -> str:
+    """Return the figures as text of at most 100 columns, with a line feed at the end."""
+    lines = textwrap.wrap(promise_text(proof), _WIDTH)
     title = f"{'photos':<22}  {'n':>5}  {'wrong %':>7}  {'95 %':>9}  {'answered %':>10}"
     lines.append(f"{title}  {'label %':>7}  {'broader %':>9}  {'unknown %':>9}")
     for row in proof.rows:

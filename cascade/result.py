@@ -3,9 +3,12 @@ form, `Prediction.to_dict`, which every output uses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
 
 from cascade.errors import IMAGE_WARNING_CODES, ImageError
 
@@ -26,6 +29,12 @@ class Opinion:
     name: str
     label: str
     confidence: float
+
+    @classmethod
+    def of(cls, name: str, labels: Sequence[str], probabilities: npt.NDArray[np.floating[Any]]) -> Self:
+        """Return the most probable of K labels; ``probabilities`` has shape (K,)."""
+        best = int(np.argmax(probabilities))
+        return cls(name, labels[best], min(float(probabilities[best]), 1.0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,12 +76,14 @@ class CurvePoint:
         cost: mean per photo, in units of one run of the general model.
         deferral_rate: share of photos for which at least one expert was asked.
         accuracy: over leaves.
+        budget: step of the bundle's dial, see `cascade.budget`; None if the bundle has no dial.
     """
 
     cost_weight: float
     cost: float
     deferral_rate: float
     accuracy: float
+    budget: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

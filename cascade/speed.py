@@ -32,6 +32,7 @@ class Speed:
         stage_ms: stage -> milliseconds of one worker per photo that the stage worked on.
         shares: key of `SHARES` -> share of a worker's time, summing to one.
         experts_per_photo: how many experts were asked about a photo, on average.
+        cost: mean per photo, in units of one run of the general model.
         failed: photos that could not be read.
     """
 
@@ -40,6 +41,7 @@ class Speed:
     stage_ms: Mapping[str, float]
     shares: Mapping[str, float]
     experts_per_photo: float
+    cost: float
     failed: int
 
     def __post_init__(self) -> None:
@@ -56,6 +58,7 @@ class Speed:
             "stage_ms": {stage: round(value, 3) for stage, value in self.stage_ms.items()},
             "shares": {key: round(value, 4) for key, value in self.shares.items()},
             "experts_per_photo": round(self.experts_per_photo, 4),
+            "cost": round(self.cost, 4),
             "failed": self.failed,
         }
 
@@ -107,12 +110,19 @@ def measure_speed(
             if progress is not None:
                 progress(done * len(cascades) + place + 1, (rounds + 1) * len(cascades))
     return {
-        name: _speed([(len(photos) - failed[name]) / s for s in seconds[name]], answers[name], failed[name])
-        for name in cascades
+        name: _speed(
+            [(len(photos) - failed[name]) / s for s in seconds[name]],
+            answers[name],
+            {stage.name: stage.cost for stage in (cascade.bundle.general, *cascade.bundle.experts)},
+            failed[name],
+        )
+        for name, cascade in cascades.items()
     }
 
 
-def _speed(rounds: Sequence[float], answers: Sequence[Prediction], failed: int) -> Speed:
+def _speed(
+    rounds: Sequence[float], answers: Sequence[Prediction], costs: Mapping[str, float], failed: int
+) -> Speed:
     total: Counter[str] = Counter()
     seen: Counter[str] = Counter()
     experts = {opinion.name for prediction in answers for opinion in prediction.experts}
@@ -130,5 +140,7 @@ def _speed(rounds: Sequence[float], answers: Sequence[Prediction], failed: int) 
         stage_ms={stage: total[stage] / seen[stage] for stage in total},
         shares={key: spent[key] / everything for key in SHARES},
         experts_per_photo=statistics.mean(len(prediction.experts) for prediction in answers),
+        cost=costs["general"]
+        + statistics.mean(sum(costs[opinion.name] for opinion in p.experts) for p in answers),
         failed=failed,
     )

@@ -164,6 +164,27 @@ def two_expert_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
+def dial_bundle(two_expert_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of two experts with a dial of three steps, of which the last one is the default."""
+    home = shutil.copytree(two_expert_bundle, tmp_path_factory.mktemp("dial") / "bundle")
+
+    def change(manifest: dict) -> None:
+        default = manifest["operating_points"]["default"]
+        steps = []
+        for budget, cost_weight, cost in ((0.0, 2.0, 1.0), (0.5, 0.045, 1.4), (1.0, 0.0, 1.9)):
+            figures = {"mean_cost": cost, "accuracy": 0.8, "nll": 0.6, "deferral_rate": budget / 2}
+            promise = {"confidence": 0.95, "photos": 90, "method": "", "scope_threshold": None}
+            promise |= {"cost_weight": cost_weight, "curve": [[0.1 + 0.1 * budget, 0.9, 0.8]]}
+            point = default | {"cost_weight": cost_weight, "max_error": 0.25}
+            steps.append({"budget": budget, **figures, "operating_point": point, "promise": promise})
+        manifest["operating_points"]["default"] = steps[-1]["operating_point"]
+        manifest["promise"] = steps[-1]["promise"]
+        manifest["budget"] = {"default": 1.0, "points": steps}
+
+    return _rewrite(home, change)
+
+
+@pytest.fixture(scope="session")
 def expertless_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of a general model and a calibrating arbiter."""
     onnx = pytest.importorskip("onnx")

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from cascade.budget import BudgetCurve, BudgetPoint
 from cascade.bundle import Bundle
+from cascade.choice import choose_point
 from cascade.errors import BundleError, UsageError
 from cascade.label_sets import LabelSets
 from cascade.labels import UNKNOWN, LabelTree
@@ -281,6 +283,37 @@ def test_the_description_is_the_policy(
     assert their["label_set"](MANIFEST, row.tolist(), coverage) == names
 
 
+def test_the_description_knows_budgets() -> None:
+    """Between two steps the lower one holds, with the promise that was tested there."""
+    their = described(DESCRIPTION.read_text(encoding="utf-8"))
+    steps = []
+    for budget, weight in ((0.0, 2.0), (0.5, 0.1), (1.0, 0.0)):
+        promise = Promise(0.95, 400, "", weight, 1.5, (PromisePoint(0.1 + budget / 5, 0.9, 0.8),))
+        steps.append(BudgetPoint(budget, 1 + budget, 0.8, 0.6, budget, promise.operating_point(0.5), promise))
+    dial = BudgetCurve(
+        0.5,
+        (
+            *steps[:-1],
+            dataclasses.replace(
+                steps[-1],
+                promise=None,
+                operating_point=dataclasses.replace(steps[-1].operating_point, max_error=None),
+            ),
+        ),
+    )
+    manifest = MANIFEST | {"budget": dial.to_dict()}
+    for budget in (0.0, 0.3, 0.5, 0.999, 1.0):
+        ours = dial.point(budget)
+        assert their["operating_point"](manifest, None, budget) == ours.operating_point.to_dict()
+        if ours.promise is None:
+            with pytest.raises(ValueError, match="nothing can be promised"):
+                their["operating_point"](manifest, 0.4, budget)
+        else:
+            found = their["operating_point"](manifest, 0.4, budget)
+            expected = ours.promise.operating_point(0.4).to_dict()
+            assert found == {key: expected[key] for key in found}
+
+
 def test_the_description_refuses_what_cannot_be_promised() -> None:
     their = described(DESCRIPTION.read_text(encoding="utf-8"))
     with pytest.raises(ValueError, match=r"the smallest that can be promised is 0\.05"):
@@ -298,16 +331,16 @@ def test_the_shipped_bundle_is_what_its_description_says(shipped_bundle: Path) -
     reasons = set()
     for case in golden["cases"]:
         share, row, score = case["max_error"], case["probabilities"], case["score"]
-        point = bundle.operating_points["default"]
-        if share is not None:
-            assert bundle.promise is not None
-            point = bundle.promise.operating_point(share)
+        budget = case.get("budget")
+        point = choose_point(bundle, max_error=share, budget=budget).point
         ours = decide(np.array(row), bundle.tree, point, score)
         assert (ours.label, ours.parent, ours.reason) == (case["label"], case["parent"], case["reason"])
         assert ours.confidence == pytest.approx(case["confidence"])
-        theirs = their["decide"](manifest, their["operating_point"](manifest, share), row, score)
+        chosen = (share,) if budget is None else (share, budget)
+        theirs = their["decide"](manifest, their["operating_point"](manifest, *chosen), row, score)
         assert theirs == (case["label"], case["reason"])
-        wanted = case["label_set"]
-        assert their["label_set"](manifest, row, wanted["coverage"]) == wanted["labels"]
+        wanted = case.get("label_set")
+        if wanted is not None:
+            assert their["label_set"](manifest, row, wanted["coverage"]) == wanted["labels"]
         reasons.add(case["reason"])
     assert reasons == set(REASONS)

@@ -139,7 +139,7 @@ def test_every_shift_is_measured(tiny_bundle: Path, labelled_folder: Path) -> No
     by_name = {row.name: row for row in proof.rows}
     assert by_name["grey"].unknown + by_name["grey"].error > by_name["blurred"].unknown + 0.3
     assert json.loads(json.dumps(proof.to_dict(), allow_nan=False))["promise"][0]["photos"] == 40
-    text = render_proof(proof, None)
+    text = render_proof(proof)
     assert all(name in text for name in by_name)
     assert max(map(len, text.splitlines())) <= 100
     assert text.startswith("nothing is promised")

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Ran
 
 from cascade import Cascade
 from cascade.dataset import scan
-from cascade.errors import MissingExtraError, OutputError
+from cascade.errors import OutputError
 from cascade.evaluation import evaluate, evaluate_folder
 from cascade.report import prepare_report, render_table, write_report
 from cascade.report.analysis import SIZES, analyse
@@ -234,7 +235,8 @@ class TestPage:
     def test_shows_the_figures_of_the_json(self, evaluation: Evaluation, tmp_path: Path) -> None:
         page = page_of(evaluation, tmp_path)
         found = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-        assert found == json.loads(json.dumps(analyse(evaluation)))
+        nothing_proved = {"promise": [], "label_sets": []}
+        assert found == json.loads(json.dumps(analyse(evaluation))) | nothing_proved
         for way in ("general", "cascade", "always"):
             assert f"{100 * found['ways'][way]['accuracy']:.1f}" in page.text
             assert f"{found['ways'][way]['cost']:.2f}" in page.text
@@ -273,21 +275,20 @@ class TestPage:
         assert page_of(subset(evaluation, [3]), tmp_path).open == []
 
     def test_missing_extra_is_said_before_the_work(
-        self, tiny_bundle: Path, labelled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        run_cli: Callable[..., Ran],
+        labelled_folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         find = importlib.util.find_spec
         monkeypatch.setattr(
             importlib.util, "find_spec", lambda name, *rest: None if name == "jinja2" else find(name, *rest)
         )
-        steps: list[int] = []
-        with pytest.raises(MissingExtraError, match=r"cascade-vision\[report\]"):
-            evaluate_folder(
-                labelled_folder,
-                bundle=tiny_bundle,
-                report=tmp_path / "out",
-                progress=lambda done, total: steps.append(done),
-            )
-        assert steps == []
+        monkeypatch.setattr("cascade.evaluation.evaluate_folder", lambda *_, **__: pytest.fail("work began"))
+        ran = run_cli("evaluate", labelled_folder, "--report", tmp_path / "out")
+        assert ran.code == 2
+        assert "cascade-vision[report]" in ran.err
         assert not (tmp_path / "out").exists()
 
     def test_a_folder_that_cannot_be_made_is_said_before_the_work(self, tmp_path: Path) -> None:
@@ -313,12 +314,65 @@ def test_the_table_needs_no_extra() -> None:
     assert subprocess.run([sys.executable, "-c", with_extra], check=False).returncode == 1
 
 
+class TestDial:
+    def test_the_curve_is_the_bundles_dial(
+        self, dial_bundle: Path, labelled_photos: Path, tmp_path: Path
+    ) -> None:
+        evaluation = evaluate(Cascade(dial_bundle, budget=0.5), scan(labelled_photos).photos)
+        text = write_page(evaluation, tmp_path)
+        assert [point.budget for point in evaluation.curve] == [0.0, 0.5, 1.0]
+        cost = next(svg for svg in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL) if "dial" in svg)
+        texts = [found.strip() for found in re.findall(r"<text[^>]*>(.*?)</text>", cost, flags=re.DOTALL)]
+        assert {"0.5", "1", "general alone", "cascade", "all experts always"} <= set(texts)
+        assert "other budgets" in text
+
+    def test_without_a_dial_the_line_is_of_prices(self, evaluation: Evaluation, tmp_path: Path) -> None:
+        assert {point.budget for point in evaluation.curve} == {None}
+        assert "other prices on asking" in write_page(evaluation, tmp_path)
+
+
+class TestPromise:
+    def test_the_page_shows_what_the_command_prints(
+        self, run_cli: Callable[..., Ran], dial_bundle: Path, labelled_folder: Path, tmp_path: Path
+    ) -> None:
+        pytest.importorskip("matplotlib")
+        pytest.importorskip("jinja2")
+        home = tmp_path / "out"
+        ran = run_cli(
+            "evaluate", labelled_folder, "--bundle", dial_bundle, "--shifted", "8", "--report", home
+        )
+        assert ran.code == 0
+        assert ran.err.splitlines()[-1] == f"report: {home / 'report.html'}"
+        text = (home / "report.html").read_text(encoding="utf-8")
+        assert "Promised: at most 25.0% of the answers are wrong, with 95% confidence" in text
+        rows = json.loads((home / "report.json").read_text(encoding="utf-8"))["promise"]
+        assert len(rows) == 7
+        section = text[text.index('id="promise"') : text.index('id="routing"')]
+        for row in rows:
+            assert f"<td>{row['name']}</td>" in section
+            assert row["name"] in ran.out
+        printed = next(line for line in ran.out.splitlines() if line.startswith("as they are"))
+        shown = f"{100 * rows[0]['error']:.1f}"
+        assert shown in printed
+        assert f">{shown}</td>" in section
+
+    def test_without_a_proof_there_is_no_section(self, evaluation: Evaluation, tmp_path: Path) -> None:
+        assert 'id="promise"' not in write_page(evaluation, tmp_path)
+
+
+def write_page(evaluation: Evaluation, folder: Path) -> str:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    return write_report(evaluation, folder).read_text(encoding="utf-8")
+
+
 class TestCsv:
     def test_one_row_per_photo(self, labelled_folder: Path, two_expert_bundle: Path, tmp_path: Path) -> None:
         pytest.importorskip("matplotlib")
         pytest.importorskip("jinja2")
         (labelled_folder / "menu" / "broken.jpg").write_bytes(b"x")
-        evaluation = evaluate_folder(labelled_folder, bundle=two_expert_bundle, report=tmp_path / "out")
+        evaluation = evaluate_folder(labelled_folder, bundle=two_expert_bundle)
+        write_report(evaluation, tmp_path / "out")
         with (tmp_path / "out" / "photos.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         assert len(rows) == 41

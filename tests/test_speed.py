@@ -54,11 +54,11 @@ def test_what_cannot_be_measured_is_refused(tiny_bundle: Path, photo: Photo, tmp
 
 def test_a_speed_must_add_up() -> None:
     shares = dict.fromkeys(SHARES, 0.2)
-    Speed(10.0, (10.0,), {}, shares, 0.0, 0)
+    Speed(10.0, (10.0,), {}, shares, 0.0, 1.0, 0)
     with pytest.raises(ValueError, match="sum to one"):
-        Speed(10.0, (10.0,), {}, shares | {"rest": 0.3}, 0.0, 0)
+        Speed(10.0, (10.0,), {}, shares | {"rest": 0.3}, 0.0, 1.0, 0)
     with pytest.raises(ValueError, match="round"):
-        Speed(10.0, (), {}, shares, 0.0, 0)
+        Speed(10.0, (), {}, shares, 0.0, 1.0, 0)
 
 
 def test_the_command_prints_a_table_and_json(run_cli: Callable[..., Ran], photo: Photo) -> None:

@@ -13,6 +13,7 @@ from cascade.labels import LabelTree
 from cascade.training.arbiter_fit import arbitrate
 from cascade.training.calibrate import Calibration, calibrate
 from cascade.training.calibration_data import Outputs
+from cascade.training.dial import BUDGETS
 from cascade.training.graphs import (
     ArbiterParameters,
     RouterParameters,
@@ -139,12 +140,45 @@ def fitted(data: Outputs) -> Calibration:
 def test_helpful_experts_are_asked_and_make_unseen_photos_right() -> None:
     result, unseen = fitted(outputs(900)), outputs(1200, seed=9)
     assert result.router is not None
-    asked = expected_gain(result.router, unseen, TREE, EXPERTS) > result.cost_weight
+    asked = expected_gain(result.router, unseen, TREE, EXPERTS) > result.default.cost_weight
     cascade = arbitrate(result.arbiter, unseen, TREE, EXPERTS, asked)
     alone = arbitrate(result.arbiter, unseen, TREE, EXPERTS, np.zeros_like(asked))
     accuracy = [(x.argmax(1) == unseen.targets).mean() for x in (alone, cascade)]
     assert accuracy[1] > accuracy[0] + 0.10
     assert 0.05 < asked.mean() < 0.95
+
+
+def test_the_dial_goes_from_nobody_to_whoever_may_help() -> None:
+    data = outputs(900)
+    result = fitted(data)
+    assert [step.budget for step in result.dial] == list(BUDGETS)
+    assert result.default in result.dial
+    costs = [step.figures["mean_cost"] for step in result.dial]
+    assert costs == sorted(costs)
+    assert costs[0] == 1.0
+    assert not result.dial[0].held_out_asked.any()
+    gain = expected_gain(result.router, data.rows(result.held_out_rows), TREE, EXPERTS)
+    assert (result.dial[-1].held_out_asked == (gain > 0)).all()
+    for budget, cost in zip(BUDGETS, costs, strict=True):
+        assert cost - 1 <= budget * (costs[-1] - 1) + 1e-3
+    facts = result.facts["router"]
+    assert facts["curve"][0]["nll"] == facts["never"]["nll"]
+    for rows in facts["asking"]["rules"].values():
+        assert [row["budget"] for row in rows] == list(BUDGETS[1:])
+        for row, cost in zip(rows, costs[1:], strict=True):
+            assert row["mean_cost"] == pytest.approx(cost, abs=1 / 600 + 1e-4)
+    # Experts know the leaf, the general model the group: with everybody asked no rule is far ahead.
+    everybody = facts["combining"]["everybody"]["rules"]
+    assert everybody["arbiter"]["nll"] < everybody["general alone"]["nll"] - 0.2
+    assert everybody["arbiter"]["nll"] < min(row["nll"] for row in everybody.values()) + 0.02
+
+
+def test_an_expert_that_knows_nothing_is_not_asked_for_the_one_that_does() -> None:
+    data = outputs(900)
+    noise = np.random.default_rng(5).normal(size=data.experts["two"].shape)
+    result = fitted(Outputs(data.general, {"one": data.experts["one"], "two": noise}, data.targets))
+    asked = result.default.held_out_asked.mean(0)
+    assert asked[0] > 3 * asked[1]
 
 
 def test_useless_experts_do_little_harm() -> None:
@@ -165,8 +199,8 @@ def test_calibration_mends_an_overconfident_general_model() -> None:
 def test_the_same_seed_gives_the_same_numbers() -> None:
     first, second = fitted(outputs(600)), fitted(outputs(600))
     assert first.arbiter.to_dict() == second.arbiter.to_dict()
-    assert first.cost_weight == second.cost_weight
-    assert (first.fit_probabilities == second.fit_probabilities).all()
+    assert first.default.cost_weight == second.default.cost_weight
+    assert (first.default.fit_probabilities == second.default.fit_probabilities).all()
 
 
 def test_photos_that_fitted_are_apart_from_those_held_out() -> None:
@@ -174,9 +208,9 @@ def test_photos_that_fitted_are_apart_from_those_held_out() -> None:
     together = np.concatenate([result.fit_rows, result.held_out_rows])
     assert sorted(together) == list(range(600))
     assert len(result.held_out_rows) == 200
-    assert result.fit_probabilities.shape == (400, 5)
-    assert result.held_out_probabilities.shape == (200, 5)
-    for probabilities in (result.fit_probabilities, result.held_out_probabilities):
+    assert result.default.fit_probabilities.shape == (400, 5)
+    assert result.default.held_out_probabilities.shape == (200, 5)
+    for probabilities in (result.default.fit_probabilities, result.default.held_out_probabilities):
         np.testing.assert_allclose(probabilities.sum(1), 1)
 
 
@@ -186,5 +220,5 @@ def test_answers_on_the_fit_part_are_cross_fitted() -> None:
     result = fitted(data)
     fit = data.rows(result.fit_rows)
     gain = expected_gain(result.router, fit, TREE, EXPERTS)
-    in_sample = arbitrate(result.arbiter, fit, TREE, EXPERTS, gain > result.cost_weight)
-    assert 0 < np.abs(in_sample - result.fit_probabilities).mean() < 0.05
+    in_sample = arbitrate(result.arbiter, fit, TREE, EXPERTS, gain > result.default.cost_weight)
+    assert 0 < np.abs(in_sample - result.default.fit_probabilities).mean() < 0.05

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -63,7 +65,7 @@ def test_the_reference_is_the_held_out_part(known: InScope, made: tuple[Calibrat
     assert reference.photos == len(rows) == 300
     scores = run_scope(guarantees.scope, known.logits[rows], known.embedding[rows])
     np.testing.assert_allclose(reference.scope_scores, np.sort(scores), atol=1e-4)
-    best = calibration.held_out_probabilities.argmax(1)
+    best = calibration.default.held_out_probabilities.argmax(1)
     assert dict(reference.labels) == {label: int((best == i).sum()) for i, label in enumerate(TREE.labels)}
     assert reference.deferred == 0
 
@@ -83,6 +85,38 @@ def test_answers_of_the_fit_part_do_not_change_what_is_tested(known: InScope) ->
         metadata={},
     )
     assert spoilt.promise is None or spoilt.promise.smallest > 0.5
+
+
+def test_without_experts_there_is_no_dial(made: tuple[Calibration, Guarantees]) -> None:
+    assert made[0].dial == ()
+    assert made[1].budget is None
+
+
+def test_every_budget_has_promises_of_its_own() -> None:
+    known = photos(600, 2, strength=1.5)
+    rng, own = np.random.default_rng(7), {"one": ("a", "b", "c"), "two": ("d", "e", "f")}
+    said = {}
+    for name, labels in own.items():
+        at = np.array([labels.index("abcdef"[t]) if "abcdef"[t] in labels else 3 for t in known.targets])
+        said[name] = rng.normal(size=(600, 4)) + 4.0 * np.eye(4)[at]
+    outputs = Outputs(known.logits.astype(float), said, known.targets)
+    calibration = calibrate(outputs, TREE, own, [1.0, 1.0], seed=0)
+    # Three steps show it; each takes a while.
+    places = {0, calibration.dial.index(calibration.default), len(calibration.dial) - 1}
+    calibration = dataclasses.replace(calibration, dial=tuple(calibration.dial[i] for i in sorted(places)))
+    made = fit_guarantees(calibration, known, TREE, seed=0, max_error=0.1, metadata={})
+    assert made.budget is not None
+    made.budget.check([1.0, 1.0], made.point)
+    assert made.budget.point(calibration.default.budget).promise == made.promise
+    first, last = made.budget.points[0], made.budget.points[-1]
+    for point in made.budget.points:
+        assert point.promise is not None
+        assert point.promise.cost_weight == point.cost_weight
+        assert point.promise.photos == 200
+    assert first.promise is not None
+    assert last.promise is not None
+    # Better answers: less error can be promised.
+    assert last.promise.smallest < first.promise.smallest
 
 
 def test_facts_for_the_card(made: tuple[Calibration, Guarantees]) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from cascade.commands.options import bundle_option, command
+from cascade.commands.options import budget_option, bundle_option, command
 from cascade.errors import DataError
 from cascade.router import ASK_MODES
 from cascade.speed import SHARES, Speed
@@ -21,6 +21,8 @@ __all__ = ["benchmark"]
 
 #: The bundle's own sample photos are few; this many times over they keep every core busy for a moment.
 _SAMPLE_REPEATS: Final = 16
+#: Steps of the dial that are measured; every one takes as long as another way of asking.
+_BUDGETS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @command
@@ -33,6 +35,7 @@ _SAMPLE_REPEATS: Final = 16
     show_default=True,
     help="What decides when an expert is asked; see `cascade info`.",
 )
+@budget_option
 @click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Threads.  [default: one per core]")
 @click.option(
     "--count",
@@ -55,6 +58,7 @@ def benchmark(
     folder: Path | None,
     bundle: Path | None,
     operating_point: str,
+    budget: float | None,
     workers: int | None,
     count: int,
     rounds: int,
@@ -63,8 +67,9 @@ def benchmark(
     """Measure speed on the photos of FOLDER, on this machine.
 
     Photos per second, milliseconds per stage and where the time goes: with the experts that the router asks
-    for, with none, and with all of them; and with each variant of the bundle, if it has several. Without
-    FOLDER, the few sample photos of the bundle are used.
+    for, with none, and with all of them; with each variant of the bundle, if it has several; and photos per
+    second and mean cost along the dial --budget. Without FOLDER, the few sample photos of the bundle are
+    used.
     """
     from cascade.bundle import Bundle
     from cascade.classifier import Cascade
@@ -74,10 +79,23 @@ def benchmark(
     photos = _photos(folder, loaded.folder, count)
     asks = ASK_MODES if loaded.experts else ("never",)
     variants = loaded.variants if len(loaded.variants) > 1 else ()
+    budgets = _BUDGETS if loaded.budget else ()
     ways = {ask: (ask, "auto") for ask in asks} | {name: (asks[0], name) for name in variants}
-    cascades = {
-        way: Cascade(loaded, operating_point=operating_point, ask=ask, workers=workers, variant=variant)
-        for way, (ask, variant) in ways.items()
+
+    def make(ask: str, variant: str) -> Cascade:
+        # A budget says which experts the router asks; `choose_point` says where there is no router.
+        chosen = budget if ask == "router" or not loaded.experts else None
+        return Cascade(
+            loaded,
+            operating_point=operating_point,
+            budget=chosen,
+            ask=ask,
+            workers=workers,
+            variant=variant,
+        )
+
+    cascades = {way: make(ask, variant) for way, (ask, variant) in ways.items()} | {
+        _budget_key(share): Cascade(loaded, budget=share, workers=workers) for share in budgets
     }
     speeds = measure_speed(cascades, photos, rounds=rounds)
     used = cascades[asks[0]]
@@ -91,6 +109,11 @@ def benchmark(
             "machine": platform.machine(),
             "ask": {ask: speeds[ask].to_dict() for ask in asks},
             "variant": {name: speeds[name].to_dict() for name in variants},
+            "budget_used": used.budget,
+            "budget": [
+                {"budget": cascades[_budget_key(share)].budget, **speeds[_budget_key(share)].to_dict()}
+                for share in budgets
+            ],
         }
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
@@ -98,7 +121,9 @@ def benchmark(
     click.echo(
         f"{len(photos)} photos ({of}), {used.workers} workers, variant {used.variant}, median of {rounds}\n"
     )
-    click.echo("\n".join(_lines(speeds)))
+    click.echo("\n".join(_lines({way: speeds[way] for way in ways})))
+    if budgets:
+        click.echo("\n".join(_budget_lines({share: speeds[_budget_key(share)] for share in budgets})))
 
 
 def _photos(folder: Path | None, bundle: Path, count: int) -> list[Path]:
@@ -120,6 +145,7 @@ def _photos(folder: Path | None, bundle: Path, count: int) -> list[Path]:
 def _lines(speeds: Mapping[str, Speed]) -> Iterator[str]:
     yield f"{'experts asked, variant':24}" + "".join(f"{ask:>10}" for ask in speeds)
     yield _line("photos per second", [f"{s.photos_per_second:.1f}" for s in speeds.values()])
+    yield _line("mean cost", [f"{s.cost:.2f}" for s in speeds.values()])
     yield _line("experts per photo", [f"{s.experts_per_photo:.2f}" for s in speeds.values()])
     yield ""
     yield "milliseconds of a worker per photo that the stage sees"
@@ -133,6 +159,17 @@ def _lines(speeds: Mapping[str, Speed]) -> Iterator[str]:
     failed = max(speed.failed for speed in speeds.values())
     if failed:
         yield f"\n{failed} photos could not be read and are not counted"
+
+
+def _budget_key(share: float) -> str:
+    return f"budget {share:g}"
+
+
+def _budget_lines(speeds: Mapping[float, Speed]) -> Iterator[str]:
+    yield ""
+    yield _line("budget", [f"{share:g}" for share in speeds])
+    yield _line("photos per second", [f"{s.photos_per_second:.1f}" for s in speeds.values()])
+    yield _line("mean cost", [f"{s.cost:.2f}" for s in speeds.values()])
 
 
 def _line(title: str, cells: list[str]) -> str:

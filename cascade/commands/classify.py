@@ -156,6 +156,7 @@ def _classify(options: ClassifyOptions) -> int:
         operating_point=options.operating_point,
         label_set=options.label_set,
         max_error=options.max_error,
+        budget=options.budget,
         top_k=options.top_k,
         ask=options.ask,
         workers=options.workers,

@@ -11,7 +11,14 @@ from typing import Any
 
 import click
 
-from cascade.commands.options import bundle_option, command, max_error_option, quiet_option, variant_option
+from cascade.commands.options import (
+    budget_option,
+    bundle_option,
+    command,
+    max_error_option,
+    quiet_option,
+    variant_option,
+)
 from cascade.errors import OutputError, UsageError
 
 __all__ = ["evaluate"]
@@ -35,6 +42,7 @@ __all__ = ["evaluate"]
     help="What decides between a label, a broader one and unknown; see `cascade info`.",
 )
 @max_error_option
+@budget_option
 @variant_option
 @click.option(
     "--shifted",
@@ -70,6 +78,7 @@ def evaluate(
     split: str,
     operating_point: str,
     max_error: float | None,
+    budget: float | None,
     variant: str,
     shifted: int,
     drift: bool,
@@ -86,15 +95,17 @@ def evaluate(
     DATA holds LABEL/FILE, or {train,calibration,test}/LABEL/FILE; with --drift any photos, without labels.
     """
     if drift:
-        if report is not None or max_error is not None or operating_point != "default":
+        if operating_point != "default" or any(o is not None for o in (report, max_error, budget)):
             raise UsageError("--drift looks at no answers; leave out --report, --max-error and the like")
         _drift(data, bundle, json_file, quiet)
         return
     from cascade.classifier import Cascade
     from cascade.evaluation import evaluate_folder
     from cascade.proof import prove, render_proof
-    from cascade.report import render_table
+    from cascade.report import prepare_report, render_table, write_report
 
+    if report is not None:
+        prepare_report(report)
     with _Bar(quiet) as bar:
         evaluation = evaluate_folder(
             data,
@@ -102,12 +113,15 @@ def evaluate(
             split=split,
             operating_point=operating_point,
             max_error=max_error,
+            budget=budget,
             variant=variant,
-            report=report,
             progress=bar.update,
         )
+        cascade = Cascade(
+            evaluation.bundle, operating_point=operating_point, max_error=max_error, budget=budget
+        )
         proof = prove(
-            Cascade(evaluation.bundle, operating_point=operating_point, max_error=max_error),
+            cascade,
             evaluation.photos,
             evaluation.probabilities["cascade"],
             evaluation.truth,
@@ -115,12 +129,14 @@ def evaluate(
             shifted=shifted,
             progress=bar.update,
         )
-    promise = evaluation.bundle.promise
+    page = None if report is None else write_report(evaluation, report, proof)
     _write(
         evaluation.to_dict() | proof.to_dict(),
-        render_table(evaluation) + "\n" + render_proof(proof, promise.confidence if promise else None),
+        render_table(evaluation) + "\n" + render_proof(proof),
         json_file,
     )
+    if page is not None and not quiet:
+        click.echo(f"report: {page}", err=True)
 
 
 def _drift(data: Path, bundle: Path | None, json_file: Path | None, quiet: bool) -> None:

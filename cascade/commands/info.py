@@ -95,6 +95,15 @@ def _lines(bundle: Bundle) -> Iterator[str]:
                 f"  at most {share:6.1%} wrong: a label from {point.leaf_threshold:.3f}, "
                 f"a group from {point.parent_threshold:.3f}"
             )
+    if bundle.budget is not None:
+        yield ""
+        yield f"budgets, on calibration photos (--budget); the default is {bundle.budget.default:g}"
+        for step in bundle.budget.points:
+            error = step.operating_point.max_error
+            yield (
+                f"  {step.budget:4.2f}: cost {step.mean_cost:.2f}, {step.accuracy:.1%} right, experts asked "
+                f"about {step.deferral_rate:.0%}" + ("" if error is None else f"; at most {error:.1%} wrong")
+            )
     if bundle.label_sets is not None:
         yield ""
         yield f"label sets up to {bundle.label_sets.largest:.1%} (--label-set)"

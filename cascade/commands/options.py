@@ -12,6 +12,7 @@ from cascade.router import ASK_MODES
 
 __all__ = [
     "ask_option",
+    "budget_option",
     "bundle_option",
     "command",
     "max_error_option",
@@ -63,6 +64,17 @@ def max_error_option(command: Command) -> Command:
     )(command)
 
 
+def budget_option(command: Command) -> Command:
+    """Add ``--budget``."""
+    return click.option(
+        "--budget",
+        metavar="SHARE",
+        type=click.FloatRange(0.0, 1.0),
+        help="How much to spend on experts: from 0, the general model alone, to 1, ask whenever it may help;"
+        " see `cascade info`.  [default: that of the operating point]",
+    )(command)
+
+
 def variant_option(command: Command) -> Command:
     """Add ``--variant``."""
     return click.option(
@@ -88,6 +100,7 @@ def model_options(command: Command) -> Command:
             help="What decides between a label, a broader one and unknown; see `cascade info`.",
         ),
         max_error_option,
+        budget_option,
         click.option(
             "--top-k",
             metavar="N",

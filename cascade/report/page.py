@@ -23,6 +23,7 @@ from cascade.errors import ImageError, MissingExtraError, OutputError
 from cascade.files import readable
 from cascade.images import load_image
 from cascade.metrics import Interval
+from cascade.proof import Proof, promise_text
 from cascade.report.analysis import analyse, expert_says
 from cascade.report.photo_csv import write_csv
 from cascade.report.table import compared_ways, difference_text
@@ -49,12 +50,13 @@ def prepare_report(folder: Path) -> None:
         raise OutputError(f"{folder}: cannot be made ({error.strerror or error})") from error
 
 
-def write_report(evaluation: Evaluation, folder: Path) -> Path:
+def write_report(evaluation: Evaluation, folder: Path, proof: Proof | None = None) -> Path:
     """Write page, JSON and CSV, replacing those of an earlier report, and return the path of the page.
 
     Args:
         evaluation: the photos are read once more, for the small copies of the examples.
         folder: made if it is not there.
+        proof: what was promised and measured; None leaves it out.
 
     Raises:
         MissingExtraError: when the extra `report` is not installed.
@@ -63,8 +65,9 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
     prepare_report(folder)
     from cascade.report import plots  # needs matplotlib
 
-    found = analyse(evaluation)
-    page = _render(evaluation, found, plots.draw(found, compared_ways(evaluation)))
+    # The keys of `cascade evaluate --json`; the page and the JSON beside it know what was promised too.
+    found = analyse(evaluation) | (proof.to_dict() if proof else {"promise": [], "label_sets": []})
+    page = _render(evaluation, found, plots.draw(found, compared_ways(evaluation)), proof)
     path = folder / "report.html"
     try:
         (folder / "report.json").write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -75,7 +78,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
     return path
 
 
-def _render(evaluation: Evaluation, found: dict[str, Any], plots: dict[str, str]) -> str:
+def _render(evaluation: Evaluation, found: dict[str, Any], plots: dict[str, str], proof: Proof | None) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -97,6 +100,7 @@ def _render(evaluation: Evaluation, found: dict[str, Any], plots: dict[str, str]
         difference=difference_text(evaluation.difference()),
         difference_always=difference_text(evaluation.difference("always")),
         card=cards.card,
+        promised=promise_text(proof) if proof else "",
     )
 
 

@@ -33,6 +33,8 @@ _STYLE: Final[dict[Any, Any]] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
 }
+#: Steps of the dial that get their number; all of them would run into each other.
+_SHOWN_BUDGETS: Final = (0.1, 0.25, 0.5, 0.75, 1.0)
 _SIZE: Final = (4.3, 3.6)  # inches; three beside each other fill the page
 
 
@@ -60,8 +62,25 @@ def _cost(
     figure, axes = _axes()
     line = sorted((point["cost"], point["accuracy"]) for point in curve)
     axes.plot(
-        *zip(*line, strict=True), color=COLOURS["cascade"], lw=1.2, alpha=0.6, label="the router's dial"
+        *zip(*line, strict=True),
+        color=COLOURS["cascade"],
+        lw=1.2,
+        alpha=0.6,
+        marker=".",
+        ms=4,
+        label="the router's dial",
     )
+    for point in curve:
+        if point["budget"] in _SHOWN_BUDGETS:
+            axes.annotate(
+                f"{point['budget']:g}",
+                (point["cost"], point["accuracy"]),
+                xytext=(0, -11),
+                textcoords="offset points",
+                ha="center",
+                fontsize=7,
+                color=COLOURS["cascade"],
+            )
     for way, name in ways.items():
         row = scores[way]
         low, high = row["accuracy_interval"]

@@ -36,6 +36,7 @@ class ClassifyOptions:
     ask: str
     operating_point: str
     max_error: float | None
+    budget: float | None
     label_set: float | None
     top_k: int
     workers: int | None
@@ -124,6 +125,7 @@ class ClassifyOptions:
             "--variant": self.variant,
             "--operating-point": self.operating_point,
             "--max-error": str(self.max_error),
+            "--budget": str(self.budget),
             "--label-set": str(self.label_set),
             "--top-k": str(self.top_k),
             "--max-pixels": str(self.max_pixels),

@@ -16,7 +16,7 @@ from cascade.labels import LabelTree
 from cascade.training.calibration_data import BoolArray, FloatArray, Fold, Outputs
 from cascade.training.graphs import ArbiterParameters
 
-__all__ = ["arbitrate", "cross_fit", "fit_arbiter"]
+__all__ = ["arbitrate", "cross_fit", "fit_arbiter", "share_with_others"]
 
 _FOLDS: Final = 5
 
@@ -67,13 +67,27 @@ def _pool(
     total = log_p
     for column, (name, own) in enumerate(experts.items()):
         log_q = torch.log_softmax(said[name] / packed[1 + column].exp(), dim=1)
-        position = [list(own).index(label) if label in own else len(own) for label in tree.labels]
-        foreign = torch.tensor([label not in own for label in tree.labels], dtype=torch.float64)
-        mass = (log_p.exp() * foreign).sum(1, keepdim=True).clamp_min(1e-6)
-        log_r = log_q[:, position] + (log_p - mass.log()) * foreign
+        log_r = share_with_others(log_p, log_q, tree, own)
         vote = packed[1 + count + column] * log_r + packed[1 + 2 * count + column] * log_p
         total = total + vote * torch.from_numpy(asked[:, [column]].astype(np.float64))
     return torch.log_softmax(total, dim=1)
+
+
+def share_with_others(
+    log_p: torch.Tensor, log_q: torch.Tensor, tree: LabelTree, own: Sequence[str]
+) -> torch.Tensor:
+    """Return what an expert says of all labels, log r (N, L): "not mine" is shared out as the others say.
+
+    Args:
+        log_p: (N, L), of the general model.
+        log_q: (N, K + 1), of the expert.
+        tree: the bundle's labels.
+        own: the K labels of the expert.
+    """
+    position = [list(own).index(label) if label in own else len(own) for label in tree.labels]
+    foreign = torch.tensor([label not in own for label in tree.labels], dtype=torch.float64)
+    mass = (log_p.exp() * foreign).sum(1, keepdim=True).clamp_min(1e-6)
+    return log_q[:, position] + (log_p - mass.log()) * foreign
 
 
 def fit_arbiter(outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]]) -> ArbiterParameters:

@@ -173,6 +173,7 @@ def assemble(
         operating_points={"default": guarantees.point.to_dict()},
         guarantees={
             "promise": guarantees.promise and guarantees.promise.to_dict(),
+            "budget": guarantees.budget and guarantees.budget.to_dict(),
             "label_sets": guarantees.label_sets and guarantees.label_sets.to_dict(),
             "reference": guarantees.reference.to_dict(),
         },

@@ -23,10 +23,33 @@ from sklearn.model_selection import StratifiedKFold
 from cascade.labels import LabelTree
 from cascade.training.arbiter_fit import arbitrate, cross_fit, fit_arbiter
 from cascade.training.calibration_data import BoolArray, FloatArray, Outputs
+from cascade.training.dial import BUDGETS, choose_default, cost_weights
 from cascade.training.graphs import ArbiterParameters, RouterParameters
 from cascade.training.router_fit import expected_gain, fit_router
+from cascade.training.rules import compare_asking, compare_combining, describe
 
-__all__ = ["Calibration", "calibrate"]
+__all__ = ["Asking", "Calibration", "calibrate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """One way of asking, and what is then said.
+
+    Attributes:
+        budget: step of the dial, see `cascade.budget`; 0 without experts.
+        cost_weight: gain that one unit of cost must bring for an expert to be asked.
+        figures: mean_cost, accuracy, nll, ece and deferral_rate of the fit part, cross-fitted.
+        fit_probabilities: (F, L), cross-fitted.
+        held_out_probabilities: (H, L), of the finished arbiter and router.
+        held_out_asked: (H, E).
+    """
+
+    budget: float
+    cost_weight: float
+    figures: dict[str, float]
+    fit_probabilities: FloatArray
+    held_out_probabilities: FloatArray
+    held_out_asked: BoolArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +59,19 @@ class Calibration:
     Attributes:
         arbiter: numbers of `arbiter.onnx`.
         router: numbers of `router.onnx`; None without experts.
-        cost_weight: gain that one unit of cost must bring for an expert to be asked.
         fit_rows: places of the F photos that fitted arbiter and router.
         held_out_rows: places of the other H photos.
-        fit_probabilities: (F, L), cross-fitted, experts asked by the router.
-        held_out_probabilities: (H, L), of the finished arbiter, experts asked by the router.
-        held_out_asked: (H, E).
+        default: how the default operating point asks.
+        dial: every step of the dial; empty without experts.
         facts: how it was chosen, for metrics.json and the card.
     """
 
     arbiter: ArbiterParameters
     router: RouterParameters | None
-    cost_weight: float
     fit_rows: npt.NDArray[np.int64]
     held_out_rows: npt.NDArray[np.int64]
-    fit_probabilities: FloatArray
-    held_out_probabilities: FloatArray
-    held_out_asked: BoolArray
+    default: Asking
+    dial: tuple[Asking, ...]
     facts: dict[str, Any]
 
 
@@ -73,34 +92,64 @@ def calibrate(
         costs: of every expert, in units of one run of the general model.
         seed: of the partitions.
     """
-    folds = StratifiedKFold(3, shuffle=True, random_state=seed)
-    fit_rows, held_out_rows = next(iter(folds.split(outputs.general, outputs.targets)))
-    fit_part, held_out = outputs.rows(fit_rows), outputs.rows(held_out_rows)
-    arbiter = fit_arbiter(fit_part, tree, experts)
+    parts = StratifiedKFold(3, shuffle=True, random_state=seed)
+    fit_rows, held_out_rows = next(iter(parts.split(outputs.general, outputs.targets)))
+    fit, held_out = outputs.rows(fit_rows), outputs.rows(held_out_rows)
+    arbiter = fit_arbiter(fit, tree, experts)
+    folds, answers = cross_fit(fit, tree, experts, seed)
+    prices, n = np.asarray(costs, dtype=np.float64), len(fit_rows)
+
+    def ask(budget: float, cost_weight: float, asked: BoolArray, held_out_asked: BoolArray) -> Asking:
+        probabilities = answers(asked)
+        figures = {
+            "mean_cost": round(1.0 + float((asked @ prices).mean()), 4),
+            "deferral_rate": round(float(asked.any(1).mean()), 4),
+            **describe(probabilities, fit.targets),
+        }
+        said = arbitrate(arbiter, held_out, tree, experts, held_out_asked)
+        return Asking(budget, cost_weight, figures, probabilities, said, held_out_asked)
+
+    nobody, nobody_held_out = (
+        np.zeros((photos, len(experts)), dtype=np.bool_) for photos in (n, len(held_out_rows))
+    )
+    never = ask(0.0, 0.0, nobody, nobody_held_out)
     facts: dict[str, Any] = {
-        "fit_photos": len(fit_rows),
+        "fit_photos": n,
         "held_out_photos": len(held_out_rows),
         "arbiter": arbiter.to_dict(),
     }
-    router, cost_weight = None, 0.0
-    asked = np.zeros((len(held_out_rows), len(experts)), dtype=np.bool_)
-    if experts:
-        router, cost_weight, fit_probabilities, facts["router"] = fit_router(
-            fit_part, tree, experts, np.asarray(costs), arbiter.temperature, seed
-        )
-        gain = expected_gain(router, held_out, tree, experts)
-        asked = gain > cost_weight * np.asarray(costs)
-    else:
-        _, answers = cross_fit(fit_part, tree, experts, seed)
-        fit_probabilities = answers(np.zeros((len(fit_rows), 0), dtype=np.bool_))
-    return Calibration(
-        arbiter=arbiter,
-        router=router,
-        cost_weight=cost_weight,
-        fit_rows=fit_rows,
-        held_out_rows=held_out_rows,
-        fit_probabilities=fit_probabilities,
-        held_out_probabilities=arbitrate(arbiter, held_out, tree, experts, asked),
-        held_out_asked=asked,
-        facts=facts,
+    if not experts:
+        return Calibration(arbiter, None, fit_rows, held_out_rows, never, (), facts)
+    router, gain = fit_router(fit, tree, experts, arbiter.temperature, folds, answers)
+    held_out_gain = expected_gain(router, held_out, tree, experts)
+    weights = dict(zip(BUDGETS, cost_weights(gain, prices), strict=True))
+    dial = tuple(
+        ask(budget, weight, gain > weight * prices, held_out_gain > weight * prices)
+        for budget, weight in weights.items()
     )
+    always = ask(1.0, 0.0, ~nobody, ~nobody_held_out).figures
+    default = dial[choose_default([step.figures for step in dial], never.figures, always)]
+    facts["router"] = {
+        "never": never.figures,
+        "always": always,
+        "chosen": {"budget": default.budget, "cost_weight": default.cost_weight, **default.figures},
+        "curve": [{"budget": step.budget, "cost_weight": step.cost_weight, **step.figures} for step in dial],
+        "asking": compare_asking(
+            never.fit_probabilities,
+            {budget: gain > weight * prices for budget, weight in weights.items() if budget > 0},
+            fit.targets,
+            answers,
+            prices,
+            tree,
+            experts,
+        ),
+        "combining": compare_combining(
+            fit,
+            tree,
+            experts,
+            folds,
+            answers,
+            {"everybody": ~nobody, "chosen": gain > default.cost_weight * prices},
+        ),
+    }
+    return Calibration(arbiter, router, fit_rows, held_out_rows, default, dial, facts)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from cascade.bundle import Bundle
 
 __all__ = ["model_card"]
+
+#: Budgets at which rules are compared in the card; metrics.json has all.
+_SHOWN_BUDGETS: Final = (0.1, 0.25, 0.5, 1.0)
 
 
 def model_card(bundle: Bundle, metrics: Mapping[str, Any], words: Mapping[str, str]) -> str:
@@ -86,20 +89,72 @@ def _calibration(metrics: Mapping[str, Any]) -> list[str]:
         "",
     ]
     router = facts.get("router")
-    if router:
-        lines += [
-            "What the router brings, cross-fitted on the calibration photos:",
-            "",
-            "| asked | top-1 | NLL | mean cost |",
-            "|---|---|---|---|",
+    return lines + (_router(router) + _arbiter(router) if router else [])
+
+
+def _router(router: Mapping[str, Any]) -> list[str]:
+    """What asking brings, the dial, and the router beside simple rules."""
+    lines = [
+        "## Router",
+        "",
+        "Everything below is cross-fitted on the calibration photos. What asking brings:",
+        "",
+        "| asked | top-1 | NLL | mean cost |",
+        "|---|---|---|---|",
+    ]
+    for title, key in (("nobody", "never"), ("by the router, default", "chosen"), ("everybody", "always")):
+        row = router[key]
+        lines.append(f"| {title} | {row['accuracy']:.1%} | {row['nll']:.3f} | {row['mean_cost']:.2f} |")
+    lines += [
+        "",
+        "The dial `--budget`: 0 asks nobody, 1 whenever the router expects any gain.",
+        "",
+        "| budget | gain asked per cost | mean cost | top-1 | NLL | photos with experts |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in router["curve"]:
+        mark = " (default)" if row["budget"] == router["chosen"]["budget"] else ""
+        lines.append(
+            f"| {row['budget']:g}{mark} | {row['cost_weight']:.4g} | {row['mean_cost']:.2f} | "
+            f"{row['accuracy']:.1%} | {row['nll']:.3f} | {row['deferral_rate']:.0%} |"
+        )
+    rules, budgets = router["asking"]["rules"], [step["budget"] for step in router["curve"][1:]]
+    shown = [place for place, budget in enumerate(budgets) if budget in _SHOWN_BUDGETS]
+    lines += [
+        "",
+        "The router (expected gain) beside rules that ask about the photos that look most doubtful, the "
+        "likeliest expert first, at the same mean cost; top-1 and NLL at some budgets, and the mean over all "
+        "budgets above 0. "
+        f"By mean NLL the best is {router['asking']['best']}.",
+        "",
+        "| rule | " + " | ".join(f"budget {budgets[place]:g}" for place in shown) + " | mean |",
+        "|---|" + "---|" * (len(shown) + 1),
+    ]
+    for name, rows in rules.items():
+        cells = [rows[place] for place in shown] + [router["asking"]["mean"][name]]
+        text = " | ".join(f"{cell['accuracy']:.1%}, {cell['nll']:.3f}" for cell in cells)
+        lines.append(f"| {name} | {text} |")
+    return [*lines, ""]
+
+
+def _arbiter(router: Mapping[str, Any]) -> list[str]:
+    """The arbiter beside simple rules for combining."""
+    ways = router["combining"]
+    lines = [
+        "## Arbiter",
+        "",
+        "The arbiter beside simple rules for combining what was said, each with one temperature of its own; "
+        'an expert\'s "not mine" is left to the others. Cross-fitted on the calibration photos. By NLL the '
+        f"best is {ways['everybody']['best']} with everybody asked, and {ways['chosen']['best']} with those "
+        "that the router asks by default.",
+        "",
+        "| rule | everybody: top-1 | NLL | ECE | router: top-1 | NLL | ECE |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in ways["everybody"]["rules"]:
+        cells = [
+            f"{row['accuracy']:.1%} | {row['nll']:.3f} | {row['ece']:.1%}"
+            for row in (ways[way]["rules"][name] for way in ("everybody", "chosen"))
         ]
-        for title, key in (
-            ("nobody", "never"),
-            ("by this router", "chosen"),
-            ("by plain confidence, at the same cost", "confidence_baseline"),
-            ("everybody", "always"),
-        ):
-            row = router[key]
-            lines.append(f"| {title} | {row['accuracy']:.1%} | {row['nll']:.3f} | {row['mean_cost']:.2f} |")
-        lines.append("")
-    return lines
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]

@@ -1,5 +1,5 @@
 """Everything that a bundle guarantees. In: what the calibrated stages say of the calibration photos. Out:
-scope stage, promise, default operating point, label sets and the reference for drift.
+scope stage, promises of every budget, default operating point, label sets and the reference for drift.
 
     fit part    builds the scope stage and its threshold (cross-fitted), decides how promises are tested,
                 tunes label sets
@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import onnx
 
+from cascade.budget import BudgetCurve, BudgetPoint
 from cascade.drift import Reference
 from cascade.judged import Judged, judge
 from cascade.label_sets import LabelSets
 from cascade.labels import LabelTree
 from cascade.policy import OperatingPoint, in_scope
 from cascade.promise import Promise
-from cascade.training.calibrate import Calibration
+from cascade.training.calibrate import Asking, Calibration
 from cascade.training.label_sets import fit_label_sets
 from cascade.training.promise import default_point, fit_promise
 from cascade.training.scope import KEPT, SHIPPED, InScope, cross_fitted_scores, run_scope, scope_graph
@@ -38,6 +39,7 @@ class Guarantees:
         scope: `scope.onnx`.
         point: the default operating point.
         promise: None if nothing can be promised.
+        budget: the dial, every step with promises of its own; None without experts.
         label_sets: None if there are too few photos.
         reference: for `cascade.drift`.
         facts: how it came about, for metrics.json and the card.
@@ -46,6 +48,7 @@ class Guarantees:
     scope: onnx.ModelProto
     point: OperatingPoint
     promise: Promise | None
+    budget: BudgetCurve | None
     label_sets: LabelSets | None
     reference: Reference
     facts: dict[str, Any]
@@ -76,16 +79,26 @@ def fit_guarantees(
     # Rounded upwards to what bundle.json says, before anything is tested with it.
     limit = math.ceil(float(np.quantile(fit_scores, KEPT)) * 1e6) / 1e6
     scores = run_scope(scope, held_out.logits, held_out.embedding)
-    judged = judge(calibration.held_out_probabilities, held_out.targets, in_scope(scores, limit), tree)
-    promise = fit_promise(
-        judge(calibration.fit_probabilities, fit.targets, in_scope(fit_scores, limit), tree),
-        judged,
-        max_error=max_error,
-        cost_weight=calibration.cost_weight,
-        scope_threshold=limit,
-    )
-    point = default_point(promise, max_error, calibration.cost_weight, limit)
-    best = calibration.held_out_probabilities.argmax(1)
+
+    def tested(asking: Asking) -> tuple[Promise | None, OperatingPoint, Judged]:
+        judged = judge(asking.held_out_probabilities, held_out.targets, in_scope(scores, limit), tree)
+        promise = fit_promise(
+            judge(asking.fit_probabilities, fit.targets, in_scope(fit_scores, limit), tree),
+            judged,
+            max_error=max_error,
+            cost_weight=asking.cost_weight,
+            scope_threshold=limit,
+        )
+        return promise, default_point(promise, max_error, asking.cost_weight, limit), judged
+
+    default = calibration.default
+    promise, point, judged = tested(default)
+    steps = []
+    for asking in calibration.dial:
+        own, own_point, _ = (promise, point, judged) if asking is default else tested(asking)
+        figures = {name: asking.figures[name] for name in ("mean_cost", "accuracy", "nll", "deferral_rate")}
+        steps.append(BudgetPoint(asking.budget, **figures, operating_point=own_point, promise=own))
+    best = default.held_out_probabilities.argmax(1)
     counts = np.bincount(best, minlength=len(tree.labels))
     facts = {
         "scope": {"method": SHIPPED, "threshold": limit, "kept": round(float((scores <= limit).mean()), 4)},
@@ -95,15 +108,16 @@ def fit_guarantees(
         scope=scope,
         point=point,
         promise=promise,
+        budget=BudgetCurve(default.budget, tuple(steps)) if steps else None,
         label_sets=fit_label_sets(
-            (calibration.fit_probabilities, fit.targets),
-            (calibration.held_out_probabilities, held_out.targets),
+            (default.fit_probabilities, fit.targets),
+            (default.held_out_probabilities, held_out.targets),
         ),
         reference=Reference(
-            confidences=_sorted(calibration.held_out_probabilities.max(1)),
+            confidences=_sorted(default.held_out_probabilities.max(1)),
             scope_scores=_sorted(scores),
             labels={label: int(count) for label, count in zip(tree.labels, counts, strict=True)},
-            deferred=int(calibration.held_out_asked.any(1).sum()),
+            deferred=int(default.held_out_asked.any(1).sum()),
         ),
         facts=facts,
     )

@@ -19,6 +19,7 @@ import onnx
 from PIL import Image
 
 from cascade.bundle import FORMAT_VERSION, MANIFEST, Bundle
+from cascade.choice import choose_point
 from cascade.classifier import Cascade
 from cascade.errors import DataError
 from cascade.images import load_image
@@ -33,6 +34,8 @@ __all__ = ["golden_photos", "stage_entry", "take_place", "write_bundle", "write_
 _GOLDEN: Final = ("coffee", "rocket", "chelsea", "astronaut")
 _GOLDEN_SIDE: Final = 320
 _DECISIONS: Final = 60
+#: Steps of the dial, and one between two of them.
+_BUDGETS: Final = (0.0, 0.33, 1.0)
 
 
 def stage_entry(model: onnx.ModelProto, name: str, folder: Path, **fields: Any) -> dict[str, Any]:
@@ -65,7 +68,7 @@ def write_bundle(
         labels: label -> parent, in the order of the probabilities.
         stages: as in bundle.json.
         operating_points: as in bundle.json.
-        guarantees: promise, label_sets and reference, as in bundle.json.
+        guarantees: promise, budget, label_sets and reference, as in bundle.json.
         minimum_onnxruntime: oldest version that runs every graph.
         provenance: how it was made.
         measured: figures with the commands that print them.
@@ -167,18 +170,21 @@ def write_policy(folder: Path) -> None:
     shutil.copyfile(Path(__file__).with_name("policy.md"), folder / "POLICY.md")
     bundle = Bundle.load(folder)
     rng = np.random.default_rng(0)
-    shares: list[float | None] = [None]
+    # Every way of choosing an operating point: (max_error, budget).
+    wanted: list[tuple[float | None, float | None]] = [(None, None)]
     if bundle.promise is not None:
         smallest = bundle.promise.smallest
-        shares += [smallest, round(smallest + 0.05, 4), round(smallest + 0.2, 4)]
+        wanted += [(smallest + more, None) for more in (0.0, 0.05, 0.2)]
+    for budget in _BUDGETS if bundle.budget is not None else ():
+        wanted.append((None, budget))
+        promise = choose_point(bundle, budget=budget).promise
+        if promise is not None:
+            wanted.append((min(promise.smallest + 0.05, 0.99), budget))
     cases = []
     for number in range(_DECISIONS):
-        asked = shares[number % len(shares)]
-        point = (
-            bundle.operating_points["default"]
-            if asked is None or bundle.promise is None
-            else bundle.promise.operating_point(asked)
-        )
+        asked, budget = wanted[number % len(wanted)]
+        asked = None if asked is None else round(asked, 4)
+        point = choose_point(bundle, max_error=asked, budget=budget).point
         probabilities = rng.dirichlet(np.full(len(bundle.tree.labels), 10.0 ** rng.uniform(-2, 0)))
         if number % 10 == 0:  # exactly at the threshold
             probabilities[1:] *= (1 - point.leaf_threshold) / probabilities[1:].sum()
@@ -189,6 +195,7 @@ def write_policy(folder: Path) -> None:
         decision = decide(probabilities, bundle.tree, point, score)
         case: dict[str, Any] = {
             "max_error": asked,
+            "budget": budget,
             "probabilities": probabilities.tolist(),
             "score": score,
             "label": decision.label,
@@ -196,7 +203,7 @@ def write_policy(folder: Path) -> None:
             "confidence": decision.confidence,
             "reason": decision.reason,
         }
-        if bundle.label_sets is not None:
+        if bundle.label_sets is not None and budget is None:
             coverage = (0.8, 0.9, min(0.95, bundle.label_sets.largest))[number % 3]
             columns = bundle.label_sets.columns(probabilities, coverage)
             case["label_set"] = {

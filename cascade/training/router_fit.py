@@ -5,7 +5,6 @@ gain that it expects.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -13,39 +12,39 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cascade.labels import LabelTree
-from cascade.training.arbiter_fit import cross_fit
-from cascade.training.calibration_data import BoolArray, FloatArray, Outputs, softmax
+from cascade.training.calibration_data import FloatArray, Fold, Outputs, softmax
 from cascade.training.graphs import RouterParameters, router_features
+from cascade.training.rules import Answers
 
 __all__ = ["expected_gain", "fit_router"]
-
-#: Costs per unit of which the gain is compared when the operating point is chosen.
-_COST_WEIGHTS: Final = (
-    0.0, 0.002, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3
-)  # fmt: skip
-#: Share of what asking everybody brings that the operating point must keep, in negative log likelihood.
-_KEPT: Final = 0.75
 
 
 def fit_router(
     outputs: Outputs,
     tree: LabelTree,
     experts: Mapping[str, Sequence[str]],
-    costs: FloatArray,
     temperature: float,
-    seed: int,
-) -> tuple[RouterParameters, float, FloatArray, dict[str, Any]]:
-    """Fit the router on cross-fitted arbiter answers; choose the cost weight on cross-fitted gains.
+    folds: Sequence[Fold],
+    answers: Answers,
+) -> tuple[RouterParameters, FloatArray]:
+    """Fit the router on cross-fitted arbiter answers.
 
-    Returns the router, the cost weight, cross-fitted probabilities (N, L) at it, and facts.
+    Args:
+        outputs: of N photos.
+        tree: the bundle's labels.
+        experts: expert -> its labels.
+        temperature: of the general model.
+        folds: on which the gain is cross-fitted.
+        answers: of the arbiter, cross-fitted on the same folds.
+
+    Returns:
+        The router, and the gain that it expects, (N, E), cross-fitted.
     """
     count, n = len(experts), len(outputs.targets)
-    folds, answers = cross_fit(outputs, tree, experts, seed)
-    nobody, everybody = np.zeros((n, count), dtype=np.bool_), np.ones((n, count), dtype=np.bool_)
-    before = answers(nobody)
+    nobody = np.zeros((n, count), dtype=np.bool_)
     # Of calibrated answers, the mean of the largest probability is the probability to be right, and it
     # varies far less from photo to photo than the fact of being right, of which few photos change.
-    right_before = before.max(1)
+    right_before = answers(nobody).max(1)
     right_after = np.zeros((n, count))
     for column in range(count):
         only = nobody.copy()
@@ -53,69 +52,31 @@ def fit_router(
         right_after[:, column] = answers(only).max(1)
 
     calm = softmax(outputs.general / temperature)
+    x = np.stack([router_features(calm, tree.labels, own) for own in experts.values()], axis=1)  # (N, E, F)
+    sides = {"before": np.repeat(right_before[:, None], count, axis=1), "after": right_after}
     cross_gain = np.zeros((n, count))
-    weights: dict[str, list[FloatArray]] = {"before": [], "after": []}
-    for column, own in enumerate(experts.values()):
-        x = router_features(calm, tree.labels, own)
-        for side, right in (("before", right_before), ("after", right_after[:, column])):
-            weights[side].append(_logistic(x, right))
-            sign = 1.0 if side == "after" else -1.0
-            for train, held_out in folds:
-                w = _logistic(x[train], right[train])
-                cross_gain[held_out, column] += sign * _sigmoid(x[held_out] @ w[:-1] + w[-1])
-    router = RouterParameters(temperature, np.array(weights["before"]), np.array(weights["after"]))
-
-    def describe(probabilities: FloatArray, asked: BoolArray) -> dict[str, float]:
-        picked = probabilities[np.arange(n), outputs.targets]
-        return {
-            "accuracy": round(float((probabilities.argmax(1) == outputs.targets).mean()), 4),
-            "nll": round(float(-np.log(np.maximum(picked, 1e-12)).mean()), 4),
-            "mean_cost": round(1.0 + float((asked @ costs).mean()), 4),
-            "deferral_rate": round(float(asked.any(1).mean()), 4),
-        }
-
-    always = describe(answers(everybody), everybody)
-    curve = []
-    for weight in _COST_WEIGHTS:
-        asked = cross_gain > weight * costs
-        curve.append({"cost_weight": weight, **describe(answers(asked), asked)})
-    # The cheapest point that keeps most of what asking everybody brings, within half its cost. Judged by
-    # the likelihood: a difference in accuracy would be chance on so few photos.
-    never = describe(before, nobody)
-    affordable = [c for c in curve if c["mean_cost"] <= always["mean_cost"] / 2] or curve[-1:]
-    enough = never["nll"] - _KEPT * max(never["nll"] - always["nll"], 0.0)
-    good = [c for c in affordable if c["nll"] <= enough] or [min(affordable, key=lambda c: c["nll"])]
-    chosen = min(good, key=lambda c: c["mean_cost"])
-    facts = {
-        "never": never,
-        "always": always,
-        "curve": curve,
-        "chosen": chosen,
-        "confidence_baseline": _confidence_baseline(before, tree, experts, describe, answers, chosen),
-    }
-    weight = float(chosen["cost_weight"])
-    return router, weight, answers(cross_gain > weight * costs), facts
+    for train, held_out in folds:
+        after, before = (_fit_side(x[train], sides[side][train]) for side in ("after", "before"))
+        cross_gain[held_out] = _chance(x[held_out], after) - _chance(x[held_out], before)
+    before, after = (_fit_side(x, sides[side]) for side in ("before", "after"))
+    return RouterParameters(temperature, before, after), cross_gain
 
 
-def _confidence_baseline(
-    before: FloatArray,
-    tree: LabelTree,
-    experts: Mapping[str, Sequence[str]],
-    describe: Any,
-    answers: Any,
-    chosen: Mapping[str, float],
-) -> dict[str, float]:
-    """The rule to beat: ask the likeliest expert about the least confident photos, equally often."""
-    n, count = len(before), len(experts)
-    confidence = before.max(1)
-    mass = np.stack(
-        [before[:, [tree.labels.index(label) for label in own]].sum(1) for own in experts.values()], axis=1
-    )
-    asked = np.zeros((n, count), dtype=np.bool_)
-    doubtful = np.argsort(confidence)[: round(n * (chosen["mean_cost"] - 1.0))]
-    asked[doubtful, mass[doubtful].argmax(1)] = True
-    result: dict[str, float] = describe(answers(asked), asked)
-    return result
+def _fit_side(x: FloatArray, right: FloatArray) -> FloatArray:
+    """Return weights and intercept (E, F + 1) for features (N, E, F) and targets (N, E) in 0..1.
+
+    Experts share the weights and have intercepts of their own: the features mean the same for each of them,
+    and what is fitted to some hundred doubtful photos of one expert alone routes worse than plain confidence.
+    """
+    n, count, width = x.shape
+    which = np.broadcast_to(np.eye(count), (n, count, count))
+    w = _logistic(np.concatenate([x, which], axis=2).reshape(n * count, -1), right.reshape(-1))
+    return np.column_stack([np.tile(w[:width], (count, 1)), w[-1] + w[width:-1]])
+
+
+def _chance(x: FloatArray, w: FloatArray) -> FloatArray:
+    """Return probabilities (N, E) for features (N, E, F) and weights (E, F + 1)."""
+    return _sigmoid((x * w[:, :-1]).sum(2) + w[:, -1])
 
 
 def expected_gain(
@@ -123,12 +84,8 @@ def expected_gain(
 ) -> FloatArray:
     """Compute what `router.onnx` computes, (N, E)."""
     calm = softmax(outputs.general / router.temperature)
-    columns = []
-    for column, own in enumerate(experts.values()):
-        x = router_features(calm, tree.labels, own)
-        after, before = router.after[column], router.before[column]
-        columns.append(_sigmoid(x @ after[:-1] + after[-1]) - _sigmoid(x @ before[:-1] + before[-1]))
-    return np.stack(columns, axis=1)
+    x = np.stack([router_features(calm, tree.labels, own) for own in experts.values()], axis=1)
+    return _chance(x, router.after) - _chance(x, router.before)
 
 
 def _logistic(x: FloatArray, share: FloatArray) -> FloatArray:
