@@ -94,8 +94,10 @@ def test_opinions_are_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "teacher_features", features_of)
     device, quiet = torch.device("cpu"), lambda what, done, total: None
 
-    def ask(recipe: Recipe, photos: list[Photo] = photos) -> np.ndarray:
-        names, said = teacher_probabilities(recipe, photos, tmp_path, device=device, progress=quiet)
+    def ask(recipe: Recipe, photos: list[Photo] = photos, seed: int = 3) -> np.ndarray:
+        names, said = teacher_probabilities(
+            recipe, photos, tmp_path, seed=seed, device=device, progress=quiet
+        )
         assert names == ("a", "b", "c")
         return said
 
@@ -105,5 +107,8 @@ def test_opinions_are_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(asked) == 1, "recipes with the same teacher share what it said"
     ask(replace(GENERAL, teacher=replace(TEACHER, strength=1.0)))
     ask(GENERAL, [replace(photos[0], label="b"), *photos[1:]])
-    assert len(asked) == 3, "another teacher, or other labels, are another opinion"
+    ask(replace(GENERAL, input=replace(GENERAL.input, reducing_gap=3.0)))
+    ask(GENERAL, seed=4)
+    assert len(asked) == 5, "another teacher, input or seed, or other labels, are another opinion"
+    np.testing.assert_array_equal(ask(replace(GENERAL, train=Schedule(seed=9))), first)
     assert not list(tmp_path.glob("*.partial*"))

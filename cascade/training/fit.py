@@ -56,6 +56,7 @@ def fit(
     device: torch.device,
     report: Report,
     views: Path | None = None,
+    teacher_seed: int | None = None,
 ) -> Fitted:
     """Train the network of a recipe on the split `train`, or go on where an earlier run stopped.
 
@@ -69,6 +70,7 @@ def fit(
         device: where to train.
         report: is told about progress and metrics.
         views: folder of cached features; ``work / "views"`` if None.
+        teacher_seed: of the folds of the recipe's teacher; the recipe's own seed if None.
     """
     plan = recipe.train
     torch.manual_seed(plan.seed)
@@ -81,7 +83,15 @@ def fit(
     history: list[dict[str, float]] = checkpoint.restore(model, ema, optimizer)
     lesson: Lesson | None = None
     if not is_finished(history, plan):
-        lesson = prepare_lesson(recipe, network, data, views or work / "views", device=device, report=report)
+        lesson = prepare_lesson(
+            recipe,
+            network,
+            data,
+            views or work / "views",
+            teacher_seed=plan.seed if teacher_seed is None else teacher_seed,
+            device=device,
+            report=report,
+        )
         network.to(device).to(memory_format=torch.channels_last)
         ema.to(device)
         # What was restored before the network moved follows it.
@@ -128,7 +138,14 @@ def is_finished(history: Sequence[Mapping[str, float]], plan: Schedule) -> bool:
 
 
 def prepare_lesson(
-    recipe: Recipe, network: Network, data: Dataset, folder: Path, *, device: torch.device, report: Report
+    recipe: Recipe,
+    network: Network,
+    data: Dataset,
+    folder: Path,
+    *,
+    teacher_seed: int,
+    device: torch.device,
+    report: Report,
 ) -> Lesson:
     """Compute or read everything that an epoch needs.
 
@@ -137,6 +154,7 @@ def prepare_lesson(
         network: its frozen part gives the features.
         data: as for `fit`.
         folder: of cached features.
+        teacher_seed: of the folds of the recipe's teacher.
         device: where they are computed.
         report: is told about progress.
     """
@@ -150,7 +168,9 @@ def prepare_lesson(
     labels: tuple[str, ...] = ()
     said = None
     if recipe.teacher.share:
-        labels, said = teacher_probabilities(recipe, training, folder, device=device, progress=progress)
+        labels, said = teacher_probabilities(
+            recipe, training, folder, seed=teacher_seed, device=device, progress=progress
+        )
     plain = looked_at(recipe, data)
     views = cache_views(recipe, network.frozen, training, plain, folder, device=device, progress=progress)
     return Lesson(

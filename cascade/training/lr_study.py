@@ -113,7 +113,15 @@ def study_recipe(recipe: Recipe, project: Project, *, steps: int, report: Report
     short = replace(recipe, augment=replace(recipe.augment, views=views))
     torch.manual_seed(plan.seed)
     network = build(short)
-    lesson = prepare_lesson(short, network, project.data, project.views, device=project.device, report=report)
+    lesson = prepare_lesson(
+        short,
+        network,
+        project.data,
+        project.views,
+        teacher_seed=project.teacher_seed,
+        device=project.device,
+        report=report,
+    )
     network.to(project.device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(parameter_groups(network, plan), weight_decay=plan.weight_decay)
     weights = torch.from_numpy(lesson.weights).to(project.device)

@@ -50,6 +50,11 @@ class Project:
         """Folder of cached features."""
         return self.work / "views"
 
+    @property
+    def teacher_seed(self) -> int:
+        """Seed of every teacher's folds: recipes with the same teacher share its opinions."""
+        return self.recipes[0].train.seed
+
     def introduce(self, report: Report) -> None:
         """Say which photos there are and which were left out."""
         splits = Counter(photo.split for photo in self.data.photos)

@@ -76,7 +76,13 @@ def train(
         announce(project, report)
         networks = {
             recipe.name: fit(
-                recipe, project.data, work, device=project.device, report=report, views=project.views
+                recipe,
+                project.data,
+                work,
+                device=project.device,
+                report=report,
+                views=project.views,
+                teacher_seed=project.teacher_seed,
             )
             for recipe in project.chosen
         }

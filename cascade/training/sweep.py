@@ -162,6 +162,7 @@ def run_sweep(project: Project, sweep: Sweep, *, wandb: str, console: Console) -
                 device=project.device,
                 report=report,
                 views=project.views,
+                teacher_seed=project.teacher_seed,
             )
         best = best_epoch(fitted.history)
         metrics = fitted.history[best]

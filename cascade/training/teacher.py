@@ -37,6 +37,7 @@ def teacher_probabilities(
     photos: Sequence[Photo],
     folder: Path,
     *,
+    seed: int,
     device: torch.device,
     progress: Callable[[str, int, int], None],
 ) -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
@@ -46,6 +47,7 @@ def teacher_probabilities(
         recipe: its teacher and how its input is prepared.
         photos: of the split `train`, all labels that the bundle knows.
         folder: where features and opinions are kept; recipes with the same teacher share them.
+        seed: of the folds; the same for all recipes of a bundle, whichever asks first.
         device: where features are computed.
         progress: called with (what, done, total).
 
@@ -53,13 +55,15 @@ def teacher_probabilities(
         Labels in alphabetical order (L,), and probabilities (N, L).
     """
     labels = tuple(sorted({photo.label for photo in photos}))
-    facts = [asdict(recipe.teacher) | {"share": None}, [(p.label, p.sha256) for p in photos]]
+    prepared = asdict(recipe.input) | {"width": None, "height": None}  # the teacher has sides of its own
+    opinion = asdict(recipe.teacher) | {"share": None, "seed": seed, "input": prepared}
+    facts = [opinion, [(p.label, p.sha256) for p in photos]]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"teacher_{key}.npy"
     if not path.is_file():
         features = teacher_features(recipe, photos, folder, device=device, progress=progress)
         progress("teacher", 0, 1)
-        said = opinions(features, np.array([p.label for p in photos]), recipe.teacher, recipe.train.seed)
+        said = opinions(features, np.array([p.label for p in photos]), recipe.teacher, seed)
         partial = path.with_suffix(".partial.npy")
         np.save(partial, said)
         partial.replace(path)
