@@ -76,7 +76,11 @@ class BudgetPoint:
         """Build from the JSON form; raises `BundleError` when keys are missing or of the wrong type."""
         try:
             return cls(
-                *(float(data[name]) for name in ("budget", "mean_cost", "accuracy", "nll", "deferral_rate")),
+                budget=float(data["budget"]),
+                mean_cost=float(data["mean_cost"]),
+                accuracy=float(data["accuracy"]),
+                nll=float(data["nll"]),
+                deferral_rate=float(data["deferral_rate"]),
                 operating_point=OperatingPoint.from_dict(data["operating_point"]),
                 promise=None if data["promise"] is None else Promise.from_dict(data["promise"]),
             )

@@ -228,7 +228,7 @@ def prove(
         if sets is not None and coverage <= sets.largest
     ]
     promise = None if point.max_error is None else cascade.promise
-    return Proof(tuple(rows), tuple(measured), tree, promise and promise.confidence)
+    return Proof(tuple(rows), tuple(measured), tree, None if promise is None else promise.confidence)
 
 
 def promise_text(proof: Proof) -> str:
