@@ -170,7 +170,9 @@ def test_wandb_offline_leaves_a_run_with_the_metrics(
     pytest.importorskip("wandb", reason="needs the extra `train`")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_SILENT", "true")
-    train(photos, [recipes], tmp_path / "b", device="cpu", only=["general"], wandb="offline")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staging"))
+    short = {"train.epochs": 1}
+    train(photos, [recipes], tmp_path / "b", device="cpu", only=["general"], wandb="offline", settings=short)
     runs = list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
     assert len(runs) == 1
     content = runs[0].read_bytes()
@@ -181,7 +183,8 @@ def test_nothing_is_written_for_wandb_unless_asked(
     photos: Path, recipes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    train(photos, [recipes], tmp_path / "b", device="cpu", only=["general"])
+    short = {"train.epochs": 1}
+    train(photos, [recipes], tmp_path / "b", device="cpu", only=["general"], settings=short)
     assert not (tmp_path / "wandb").exists()
 
 
