@@ -36,7 +36,7 @@ class ClassifyOptions:
     ask: str
     operating_point: str
     max_error: float | None
-    budget: float | None
+    budget: float | None = None
     label_set: float | None
     top_k: int
     workers: int | None
