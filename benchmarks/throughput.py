@@ -42,6 +42,7 @@ from PIL import Image
 from cascade import Bundle, Cascade
 from cascade.classifier import usable_cores
 from cascade.images import reduction_factor
+from cascade.stage import FEATURES
 
 ROOT = Path(__file__).resolve().parent.parent
 #: What issue and README promise: mix -> (c/a, c/b); and c/d for every mix.
@@ -116,10 +117,13 @@ def floor(cascade: Cascade, paths: Sequence[Path]) -> Contestant:
     # Sessions of the floor are those of the contestant: the floor differs in what surrounds them.
     sessions = {name: cascade._session(stage) for name, stage in stages.items()}
     pixels = {
-        name: np.zeros((2, s.input.height, s.input.width, 3), np.uint8)
+        name: {"image": np.zeros((2, s.input.height, s.input.width, 3), np.uint8)}
         for name, s in stages.items()
         if s.input
     }
+    for name, stage in stages.items():
+        if stage.takes == FEATURES:
+            pixels[name] = {FEATURES: sessions["general"].run(pixels["general"])[FEATURES]}
 
     def share(mine: Sequence[Path]) -> None:
         for path in mine:
@@ -128,9 +132,9 @@ def floor(cascade: Cascade, paths: Sequence[Path]) -> Contestant:
         for name in stages:
             runs, rest = divmod(wanted.count(name), 2)
             for _ in range(runs):
-                sessions[name].run({"image": pixels[name]})
+                sessions[name].run(pixels[name])
             if rest:
-                sessions[name].run({"image": pixels[name][:1]})
+                sessions[name].run({key: value[:1] for key, value in pixels[name].items()})
 
     def run(paths: Sequence[Path]) -> None:
         cores = usable_cores()

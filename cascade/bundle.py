@@ -34,7 +34,7 @@ from cascade.labels import NOT_MINE, LabelTree
 from cascade.policy import OperatingPoint
 from cascade.promise import Promise
 from cascade.session import GraphSession
-from cascade.stage import EXACT, Stage
+from cascade.stage import EXACT, FEATURES, Stage
 
 __all__ = ["BUNDLE_ENVIRONMENT_VARIABLE", "FORMAT_VERSION", "Bundle", "Stage", "find_bundle"]
 
@@ -107,6 +107,11 @@ class Bundle:
         for stage in (self.general, *self.experts):
             if stage.input is None:
                 raise BundleError(f"stage {stage.name!r}: has no input specification")
+            if stage.takes == FEATURES and (stage is self.general or stage.input != self.general.input):
+                raise BundleError(
+                    f"stage {stage.name!r}: takes the general model's features, so it must be an expert "
+                    "with the same input specification"
+                )
         if bool(self.experts) != (self.router is not None):
             raise BundleError("a bundle with experts needs a router, and one without has none")
         if self.router is not None and list(self.router.labels) != names:
@@ -247,8 +252,11 @@ class Bundle:
 
     def open_image_stage(self, stage: Stage) -> GraphSession:
         """Load the general model or an expert, after checking its hash and its number of labels."""
-        outputs = ["logits", "embedding"] if stage.name == "general" else ["logits"]
-        return self._open(stage, ["image"], outputs, "logits")
+        outputs = ["logits"]
+        if stage.name == "general":
+            shared = any(expert.takes == FEATURES for expert in self.experts)
+            outputs += ["embedding", FEATURES] if shared else ["embedding"]
+        return self._open(stage, [stage.takes], outputs, "logits")
 
     def open_router(self) -> GraphSession:
         """Load the router."""

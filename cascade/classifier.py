@@ -32,6 +32,7 @@ from cascade.preprocess import InputSpec, prepare
 from cascade.result import ErrorInfo, Opinion, Prediction
 from cascade.router import choose_experts
 from cascade.session import GraphSession
+from cascade.stage import FEATURES
 
 __all__ = ["Cascade", "PreparedPhotos", "StageOutputs"]
 
@@ -216,7 +217,7 @@ class Cascade:
         general_input = bundle.general.input
         assert general_input is not None  # Bundle checks it
         started = time.perf_counter()
-        result = self._session(bundle.general).run_images(inputs[general_input])
+        result = self._session(bundle.general).run_photos(inputs[general_input])
         out.general_logits, out.embedding = result["logits"], result["embedding"]
         started = _lap(out.seconds, "general", started)
 
@@ -237,8 +238,8 @@ class Cascade:
             mine = out.asked[:, column]
             if mine.any():
                 assert expert.input is not None
-                session = self._session(expert)
-                out.expert_logits[expert.name] = session.run_images(inputs[expert.input][mine])["logits"]
+                taken = result[FEATURES] if expert.takes == FEATURES else inputs[expert.input]
+                out.expert_logits[expert.name] = self._session(expert).run_photos(taken[mine])["logits"]
                 started = _lap(out.seconds, expert.name, started)
 
         # With nobody asked, the arbiter is the calibrated general model.

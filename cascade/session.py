@@ -62,6 +62,7 @@ class GraphSession:
             first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise BundleError(f"{path}: onnxruntime cannot load this graph ({first})") from error
         self.path = path
+        self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         found_inputs = {item.name: item for item in self._session.get_inputs()}
         found_outputs = {item.name: item for item in self._session.get_outputs()}
@@ -81,10 +82,15 @@ class GraphSession:
         values = self._session.run(list(self.outputs), dict(feeds))
         return dict(zip(self.outputs, values, strict=True))
 
-    def run_images(self, images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
-        """Run an image stage on uint8 (N, H, W, 3), a few photos at a time; N may be any number above 0."""
-        starts = range(0, len(images), _PHOTOS_AT_A_TIME)
-        parts = [self.run({"image": images[start : start + _PHOTOS_AT_A_TIME]}) for start in starts]
+    def run_photos(self, taken: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.float32]]:
+        """Run an image stage on its one input, a few photos at a time.
+
+        Args:
+            taken: uint8 (N, H, W, 3), or float32 (N, C, H, W) of a stage that takes features; N above 0.
+        """
+        (name,) = self.inputs
+        starts = range(0, len(taken), _PHOTOS_AT_A_TIME)
+        parts = [self.run({name: taken[start : start + _PHOTOS_AT_A_TIME]}) for start in starts]
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}

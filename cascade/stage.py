@@ -10,10 +10,13 @@ from typing import Any, Final
 from cascade.errors import BundleError
 from cascade.preprocess import InputSpec
 
-__all__ = ["EXACT", "GraphFile", "Stage"]
+__all__ = ["EXACT", "FEATURES", "IMAGE", "GraphFile", "Stage"]
 
 #: The variant that every stage has: its main file.
 EXACT: Final = "exact"
+#: What an image stage takes: prepared pixels, or early features that the general model has computed already.
+IMAGE: Final = "image"
+FEATURES: Final = "features"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Stage:
         labels: what the columns of the output mean; an expert's last one is `NOT_MINE`.
         input: what its image looks like; None for graphs that see no image.
         cost: of one run, in units of one run of the general model (measured side by side).
+        takes: `IMAGE`, or of an expert `FEATURES`: what `general.onnx` gives under that name.
         variants: name -> another graph with the same inputs and outputs, e.g. ``"int8"``; faster, and close.
 
     Raises:
@@ -57,6 +61,7 @@ class Stage:
     labels: tuple[str, ...]
     input: InputSpec | None = None
     cost: float = 1.0
+    takes: str = IMAGE
     variants: Mapping[str, GraphFile] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -67,6 +72,8 @@ class Stage:
             raise BundleError(f"{where}: {error}") from None
         if EXACT in self.variants:
             raise BundleError(f"{where}: {EXACT!r} names the main file and cannot name a variant")
+        if self.takes not in (IMAGE, FEATURES):
+            raise BundleError(f"{where}: takes {self.takes!r}; it must be {IMAGE!r} or {FEATURES!r}")
         if not self.labels:
             raise BundleError(f"{where}: has no labels")
         if not self.cost > 0:
@@ -83,6 +90,7 @@ class Stage:
                 labels=tuple(str(label) for label in data["labels"]),
                 input=InputSpec.from_dict(data["input"]) if data.get("input") else None,
                 cost=float(data.get("cost", 1.0)),
+                takes=str(data.get("takes", IMAGE)),
                 variants={
                     str(key): GraphFile(str(value["file"]), str(value["sha256"]))
                     for key, value in data.get("variants", {}).items()
@@ -101,6 +109,7 @@ class Stage:
         }
         if self.input is not None:
             data["input"] = self.input.to_dict()
+            data["takes"] = self.takes
         if self.variants:
             data["variants"] = {k: {"file": v.file, "sha256": v.sha256} for k, v in self.variants.items()}
         return data

@@ -156,7 +156,7 @@ def _general_ms(cascade: Cascade, inputs: dict[Any, npt.NDArray[np.uint8]]) -> f
     seconds = []
     for _ in range(_TIMED):
         started = time.perf_counter()
-        session.run_images(inputs[spec][:2])
+        session.run_photos(inputs[spec][:2])
         seconds.append(time.perf_counter() - started)
     return min(seconds) * 1e3 / len(inputs[spec][:2])
 

@@ -19,7 +19,7 @@ def test_parts_give_what_the_whole_gives(shipped_bundle: Path, count: int) -> No
     shape = (count, spec.height, spec.width, 3)
     images = np.random.default_rng(count).integers(0, 256, shape, dtype=np.uint8)
     whole = session.run({"image": images})
-    parts = session.run_images(images)
+    parts = session.run_photos(images)
     assert list(parts) == ["logits", "embedding"]
     for name, values in whole.items():
         assert parts[name].shape == values.shape
@@ -39,6 +39,6 @@ def test_a_batch_never_reaches_the_graph_whole(shipped_bundle: Path, monkeypatch
         return run(feeds)
 
     monkeypatch.setattr(session, "run", watched)
-    session.run_images(np.zeros((9, spec.height, spec.width, 3), dtype=np.uint8))
+    session.run_photos(np.zeros((9, spec.height, spec.width, 3), dtype=np.uint8))
     assert sum(seen) == 9
     assert max(seen) <= 4

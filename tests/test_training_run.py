@@ -20,13 +20,16 @@ from cascade import Bundle, Cascade
 from cascade.dataset import scan
 from cascade.errors import DataError, RecipeError, UsageError
 from cascade.preprocess import InputSpec
+from cascade.stage import FEATURES, IMAGE
+from cascade.training.assemble import stage_takes
 from cascade.training.backbone import build, load_backbone
 from cascade.training.export import export_stage
-from cascade.training.fit import fit
+from cascade.training.fit import Fitted, fit
 from cascade.training.recipe import Backbone, Recipe, load_recipes
 from cascade.training.report import Report
 from cascade.training.run import train
 from cascade.training.views import cache_key
+from cascade.verify import verify
 
 pytestmark = [
     pytest.mark.train,
@@ -239,7 +242,7 @@ def test_torch_and_onnx_agree(recipes: Path, train_from: str) -> None:
     recipe = dataclasses.replace(general, train=dataclasses.replace(general.train, train_from=train_from))
     network = build(recipe).eval()
     torch.nn.init.normal_(network.head.weight, std=0.3)
-    model = export_stage(network, recipe.input, embedding=True, metadata={"a": "b"})
+    model = export_stage(network, recipe.input, outputs=["logits", "embedding"], metadata={"a": "b"})
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     assert session.get_modelmeta().custom_metadata_map == {"a": "b"}
     for count in (1, 5):
@@ -250,6 +253,59 @@ def test_torch_and_onnx_agree(recipes: Path, train_from: str) -> None:
         # Weights are stored in half precision; this is what it costs.
         np.testing.assert_allclose(logits, expected.numpy(), atol=0.02 * float(expected.std()) + 0.005)
         np.testing.assert_allclose(embedding, features.numpy(), atol=0.06 * float(features.std()))
+
+
+def test_an_expert_says_the_same_from_the_general_models_features(recipes: Path) -> None:
+    general, expert = load_recipes([recipes])
+    networks = [build(general).eval(), build(expert).eval()]
+    torch.nn.init.normal_(networks[1].head.weight, std=0.3)
+    models = [
+        export_stage(networks[0], general.input, outputs=["logits", "features"], metadata={}),
+        export_stage(networks[1], expert.input, outputs=["logits"], metadata={}, takes=FEATURES),
+        export_stage(networks[1], expert.input, outputs=["logits"], metadata={}),
+    ]
+    sessions = [
+        ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        for model in models
+    ]
+    pixels = np.random.default_rng(3).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    (features,) = sessions[0].run(["features"], {"image": pixels})
+    (short,) = sessions[1].run(["logits"], {"features": features})
+    (whole,) = sessions[2].run(["logits"], {"image": pixels})
+    np.testing.assert_allclose(short, whole, atol=1e-4 * float(np.abs(whole).max()))
+    assert len(models[1].SerializeToString()) < len(models[2].SerializeToString())
+
+
+def test_a_stage_shares_features_only_if_its_own_would_be_the_same(recipes: Path, trained: Path) -> None:
+    assert [expert.takes for expert in Bundle.load(trained).experts] == [FEATURES]
+    assert Bundle.load(trained).experts[0].cost < 1
+    general, expert = load_recipes([recipes])
+
+    def takes(recipe: Recipe) -> str:
+        fitted = {"general": Fitted(build(general), ()), recipe.name: Fitted(build(recipe), ())}
+        return stage_takes(recipe, general, fitted)
+
+    assert takes(general) == IMAGE
+    assert takes(expert) == FEATURES
+    later = dataclasses.replace(expert.train, train_from="blocks.6")
+    assert takes(dataclasses.replace(expert, train=later)) == IMAGE
+    assert takes(dataclasses.replace(expert, input=InputSpec(96, 96))) == IMAGE
+    assert takes(dataclasses.replace(expert, backbone=Backbone("tf_efficientnet_lite0", "none"))) == IMAGE
+
+
+def test_int8_experts_take_the_features_of_the_int8_general_model(
+    trained: Path, photos: Path, recipes: Path
+) -> None:
+    out = trained.with_name("with_int8")
+    train(photos, [recipes], out, device="cpu", work=trained.with_name("bundle.work"), int8=True)
+    assert set(Bundle.load(out).variants) == {"exact", "int8"}
+    for found in verify(Bundle.load(out)):
+        assert found.usable, found.problems
+        assert set(found.difference) == {"general", "ground_kinds", "arbiter"}
+    test = scan(photos).split("test")
+    answers = Cascade(out, ask="always", variant="int8").predict_many(photo.path for photo in test)
+    hits = sum(a.top[0][0] == photo.label for a, photo in zip(answers, test, strict=True))
+    assert hits >= 0.9 * len(test)
 
 
 def test_only_what_the_recipe_says_is_trained(recipes: Path) -> None:

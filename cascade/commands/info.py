@@ -14,6 +14,7 @@ import click
 from cascade.bundle import Bundle
 from cascade.commands.options import bundle_option, command
 from cascade.rows import bundle_hash
+from cascade.stage import FEATURES
 from cascade.variants import choose_variant
 
 __all__ = ["info"]
@@ -72,6 +73,7 @@ def _lines(bundle: Bundle) -> Iterator[str]:
         if stage.input is not None:
             text += f"  {stage.input.width} x {stage.input.height} px, {stage.input.crop}"
             text += f"; cost {stage.cost:g}; {len(stage.labels)} outputs"
+            text += "; shares the general model's early features" if stage.takes == FEATURES else ""
         yield text
     yield f"  {'together':<{width}}  {total / 1e6:7.2f} MB"
     yield ""

@@ -26,6 +26,7 @@ from cascade.images import load_image
 from cascade.labels import NOT_MINE, LabelTree
 from cascade.preprocess import InputSpec, prepare
 from cascade.session import GraphSession
+from cascade.stage import FEATURES, IMAGE
 from cascade.training.backbone import Network
 from cascade.training.calibrate import calibrate
 from cascade.training.calibration_data import Outputs
@@ -47,7 +48,7 @@ from cascade.training.recipe import Recipe
 from cascade.training.report import Report
 from cascade.training.scope import InScope
 
-__all__ = ["assemble", "floating_point_operations"]
+__all__ = ["assemble", "floating_point_operations", "stage_takes"]
 
 #: The graphs use opset 18; onnxruntime 1.20 is the oldest that the light install allows.
 MINIMUM_ONNXRUNTIME: Final = "1.20"
@@ -81,8 +82,13 @@ def assemble(
     general, experts = recipes[0], recipes[1:]
     tree = LabelTree(tuple(general.labels), dict(general.labels))
     own = {expert.name: tuple(expert.labels) for expert in experts}
-    work = {r.name: floating_point_operations(networks[r.name].network, r.input) for r in recipes}
+    takes = {r.name: stage_takes(r, general, networks) for r in recipes}
+    shared = FEATURES in takes.values()
+    work = {
+        r.name: floating_point_operations(networks[r.name].network, r.input, takes[r.name]) for r in recipes
+    }
     costs = {key: round(value / work["general"], 4) for key, value in work.items()}
+    ranges = _RangePhotos(dataset, general.train.seed, networks["general"].network) if int8 else None
     entries: dict[str, dict[str, Any]] = {}
     for recipe in recipes:
         labels = [*recipe.labels, *([NOT_MINE] if recipe.kind == "expert" else [])]
@@ -90,13 +96,12 @@ def assemble(
             "cascade.stage": recipe.name,
             "cascade.labels": json.dumps(labels),
             "cascade.input": json.dumps(recipe.input.to_dict()),
+            "cascade.takes": takes[recipe.name],
             "cascade.bundle": f"{name} {version}",
         }
+        network, gives = networks[recipe.name].network, _gives(recipe, shared)
         model = export_stage(
-            networks[recipe.name].network,
-            recipe.input,
-            embedding=recipe.kind == "general",
-            metadata=metadata,
+            network, recipe.input, outputs=gives, metadata=metadata, takes=takes[recipe.name]
         )
         entries[recipe.name] = stage_entry(
             model,
@@ -105,26 +110,26 @@ def assemble(
             labels=labels,
             cost=costs[recipe.name],
             input=recipe.input.to_dict(),
+            takes=takes[recipe.name],
         )
         report.line(
             f"{recipe.name}: exported, {(folder / f'{recipe.name}.onnx').stat().st_size / 1e6:.1f} MB"
         )
-        if int8:
+        if ranges is not None:
             full = export_stage(
-                networks[recipe.name].network,
+                network,
                 recipe.input,
-                embedding=recipe.kind == "general",
+                outputs=gives,
                 metadata=metadata,
+                takes=takes[recipe.name],
                 half=False,
             )
-            quantized = quantize_stage(
-                full, _some_photos(dataset, recipe.input, general.train.seed), metadata
-            )
+            quantized = quantize_stage(full, ranges.of(recipe.input, takes[recipe.name]), metadata)
             variant = stage_entry(quantized, f"{recipe.name}.int8", folder)
             entries[recipe.name]["variants"] = {"int8": variant}
             report.line(f"{recipe.name}: quantised")
 
-    outputs, embedding = _outputs(folder, recipes, dataset.split("calibration"), report)
+    outputs, embedding = _outputs(folder, recipes, takes, dataset.split("calibration"), report)
     seed = general.train.seed
     calibration = calibrate(outputs, tree, own, [costs[e.name] for e in experts], seed=seed)
     meta = {"cascade.bundle": f"{name} {version}", "cascade.labels": json.dumps(list(tree.labels))}
@@ -198,28 +203,70 @@ def assemble(
     report.log({"calibration": metrics["calibration"]})
 
 
-def _some_photos(dataset: Dataset, spec: InputSpec, seed: int) -> npt.NDArray[np.uint8]:
-    """Return prepared training photos, uint8 (N, H, W, 3), for fixing the ranges of int8."""
-    photos = dataset.split("train")
-    chosen = np.random.default_rng(seed).permutation(len(photos))[:CALIBRATION_PHOTOS]
-    target, gap = spec.decode_target, spec.reducing_gap
-    return np.stack(
-        [prepare(load_image(photos[i].path, target=target, reducing_gap=gap), spec) for i in chosen]
-    )
+def stage_takes(recipe: Recipe, general: Recipe, networks: Mapping[str, Fitted]) -> str:
+    """Return what a stage takes: the general model's features, if its own frozen part would give the same.
+
+    Early blocks have few channels but see all pixels: a good part of the time of a network.
+    """
+    if recipe is general or recipe.input != general.input:
+        return IMAGE
+    ours = networks["general"].network.frozen.state_dict()
+    its = networks[recipe.name].network.frozen.state_dict()
+    # Nothing frozen but the normalisation has no weights, and is not worth sharing.
+    same = bool(ours) and ours.keys() == its.keys() and all(ours[key].equal(its[key]) for key in ours)
+    return FEATURES if same and recipe.train.train_from == general.train.train_from else IMAGE
 
 
-def floating_point_operations(network: Network, spec: InputSpec) -> float:
+def _gives(recipe: Recipe, shared: bool) -> list[str]:
+    if recipe.kind == "expert":
+        return ["logits"]
+    return ["logits", "embedding", FEATURES] if shared else ["logits", "embedding"]
+
+
+class _RangePhotos:
+    """Training photos that fix the ranges of int8, as each stage takes them."""
+
+    def __init__(self, dataset: Dataset, seed: int, general: Network) -> None:
+        photos = dataset.split("train")
+        chosen = np.random.default_rng(seed).permutation(len(photos))[:CALIBRATION_PHOTOS]
+        self._paths = [photos[i].path for i in chosen]
+        self._general = general
+
+    def of(self, spec: InputSpec, takes: str) -> npt.NDArray[Any]:
+        """Return uint8 (N, H, W, 3), or features (N, ...)."""
+        target, gap = spec.decode_target, spec.reducing_gap
+        images = [load_image(path, target=target, reducing_gap=gap) for path in self._paths]
+        pixels = np.stack([prepare(image, spec) for image in images])
+        if takes == IMAGE:
+            return pixels
+        with torch.inference_mode():
+            planes = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+            return np.asarray(self._general.eval().frozen(planes).numpy())
+
+
+def floating_point_operations(network: Network, spec: InputSpec, takes: str = IMAGE) -> float:
     """Count the floating-point operations that one photo takes; the cost of a stage is their ratio.
 
     Counted and not timed, so that the same seed gives the same bundle.
     """
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        network.eval()(torch.zeros(1, 3, spec.height, spec.width))
+    pixels = torch.zeros(1, 3, spec.height, spec.width)
+    with torch.inference_mode():
+        network.eval()
+        features = network.frozen(pixels)
+        with FlopCounterMode(display=False) as counter:
+            if takes == FEATURES:
+                network.logits_of_features(features)
+            else:
+                network(pixels)
     return float(counter.get_total_flops())
 
 
 def _outputs(
-    folder: Path, recipes: Sequence[Recipe], photos: Sequence[Photo], report: Report
+    folder: Path,
+    recipes: Sequence[Recipe],
+    takes: Mapping[str, str],
+    photos: Sequence[Photo],
+    report: Report,
 ) -> tuple[Outputs, npt.NDArray[np.float32]]:
     """Run the exported image stages on photos, read and prepared exactly as prediction does it.
 
@@ -227,8 +274,8 @@ def _outputs(
     """
     sessions = {}
     for recipe in recipes:
-        names = ["logits", "embedding"] if recipe.kind == "general" else ["logits"]
-        sessions[recipe.name] = GraphSession(folder / f"{recipe.name}.onnx", ["image"], names)
+        names = _gives(recipe, FEATURES in takes.values())
+        sessions[recipe.name] = GraphSession(folder / f"{recipe.name}.onnx", [takes[recipe.name]], names)
     target = (
         max(r.input.decode_target[0] for r in recipes),
         max(r.input.decode_target[1] for r in recipes),
@@ -239,9 +286,12 @@ def _outputs(
         images = [load_image(photo.path, target=target, reducing_gap=gap) for photo in chunk]
         specs = {recipe.input for recipe in recipes}
         ready = {spec: np.stack([prepare(image, spec) for image in images]) for spec in specs}
-        said = {r.name: sessions[r.name].run({"image": ready[r.input]}) for r in recipes}
-        logits = {name: outputs["logits"] for name, outputs in said.items()}
-        return logits | {"embedding": said["general"]["embedding"]}
+        general = sessions["general"].run_photos(ready[recipes[0].input])
+        logits = {"general": general["logits"]}
+        for recipe in recipes[1:]:
+            taken = general[FEATURES] if takes[recipe.name] == FEATURES else ready[recipe.input]
+            logits[recipe.name] = sessions[recipe.name].run_photos(taken)["logits"]
+        return logits | {"embedding": general["embedding"]}
 
     parts: dict[str, list[npt.NDArray[Any]]] = {"embedding": [], **{recipe.name: [] for recipe in recipes}}
     with ThreadPoolExecutor(usable_cores()) as pool:

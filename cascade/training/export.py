@@ -1,6 +1,8 @@
 """From torch to ONNX. In: a trained network. Out: an image stage as the bundle's contract wants it.
 
-image uint8 (N, H, W, 3) RGB -> logits float32 (N, K), and embedding float32 (N, D) of the general model
+image uint8 (N, H, W, 3) RGB -> logits float32 (N, K); of the general model also embedding (N, D) and, if
+                                experts take them, features (N, ...): what its frozen part gives
+features -> logits              of an expert whose frozen part is the general model's
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from cascade.preprocess import InputSpec
+from cascade.stage import FEATURES, IMAGE
 from cascade.training.backbone import Network
 
 __all__ = ["OPSET", "export_graph", "export_stage"]
@@ -29,18 +32,38 @@ _SMALL = 1024
 class _ImageStage(nn.Module):
     """The contract around a network: uint8 pixels with channels last, normalisation inside."""
 
-    def __init__(self, network: Network, *, embedding: bool) -> None:
+    def __init__(self, network: Network, outputs: Sequence[str]) -> None:
         super().__init__()
         self.network = network
-        self.embedding = embedding
+        self.outputs = tuple(outputs)
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        logits, embedding = self.network(image.permute(0, 3, 1, 2))
-        return (logits, embedding) if self.embedding else logits
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        features = self.network.frozen(image.permute(0, 3, 1, 2))
+        embedding = self.network.trained(features)
+        given = {"logits": self.network.head(embedding), "embedding": embedding, "features": features}
+        return tuple(given[name] for name in self.outputs)
+
+
+class _FeatureStage(nn.Module):
+    """An expert behind the general model's frozen part."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network.head(self.network.trained(features))
+        return logits
 
 
 def export_stage(
-    network: Network, spec: InputSpec, *, embedding: bool, metadata: Mapping[str, str], half: bool = True
+    network: Network,
+    spec: InputSpec,
+    *,
+    outputs: Sequence[str],
+    metadata: Mapping[str, str],
+    takes: str = IMAGE,
+    half: bool = True,
 ) -> onnx.ModelProto:
     """Export an image stage.
 
@@ -50,14 +73,19 @@ def export_stage(
     Args:
         network: trained; switched to evaluation mode.
         spec: fixes height and width.
-        embedding: whether the embedding is an output too.
+        outputs: ``"logits"`` and, of a stage that takes an image, ``"embedding"`` and ``"features"``.
         metadata: goes into the graph's metadata_props.
+        takes: `cascade.stage.IMAGE` or `cascade.stage.FEATURES`.
         half: False keeps float32 weights, which quantisation starts from.
     """
-    stage = _ImageStage(network.eval(), embedding=embedding).eval()
+    network.eval()
     example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
-    outputs = ["logits", "embedding"] if embedding else ["logits"]
-    model = export_graph(stage, example, "image", outputs)
+    stage: nn.Module = _ImageStage(network, outputs)
+    if takes == FEATURES:
+        stage = _FeatureStage(network)
+        with torch.inference_mode():
+            example = network.frozen(example.permute(0, 3, 1, 2)).clone()
+    model = export_graph(stage.eval(), example, takes, outputs)
     if half:
         _store_half(model)
     helper.set_model_props(model, dict(metadata))

@@ -12,8 +12,8 @@ import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper
@@ -33,23 +33,21 @@ CALIBRATION_PHOTOS = 128
 
 
 class _Photos(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, images: npt.NDArray[np.uint8]) -> None:
-        self._feeds: Iterator[dict[str, npt.NDArray[np.uint8]]] = iter(
-            {"image": image[None]} for image in images
-        )
+    def __init__(self, name: str, photos: npt.NDArray[Any]) -> None:
+        self._feeds: Iterator[dict[str, npt.NDArray[Any]]] = iter({name: photo[None]} for photo in photos)
 
-    def get_next(self) -> dict[str, npt.NDArray[np.uint8]] | None:
+    def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
         return next(self._feeds, None)
 
 
 def quantize_stage(
-    model: onnx.ModelProto, images: npt.NDArray[np.uint8], metadata: Mapping[str, str]
+    model: onnx.ModelProto, photos: npt.NDArray[Any], metadata: Mapping[str, str]
 ) -> onnx.ModelProto:
     """Quantise an image stage.
 
     Args:
         model: float32, as `cascade.training.export.export_stage` gives it; not changed.
-        images: uint8 (N, H, W, 3), prepared training photos.
+        photos: training photos as the stage takes them: uint8 (N, H, W, 3), or features (N, ...).
         metadata: goes into the graph's metadata_props.
     """
     level = logging.getLogger().level
@@ -62,7 +60,7 @@ def quantize_stage(
             quantize_static(
                 str(ready),
                 str(done),
-                _Photos(images),
+                _Photos(model.graph.input[0].name, photos),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
