@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -10,7 +12,8 @@ pytest.importorskip("torch", reason="needs the extra `train`")
 
 from cascade.arbiter import arbiter_feeds
 from cascade.labels import LabelTree
-from cascade.training.arbiter_fit import arbitrate
+from cascade.reliability import expected_calibration_error
+from cascade.training.arbiter_fit import arbitrate, fit_arbiter
 from cascade.training.calibrate import Calibration, calibrate
 from cascade.training.calibration_data import Outputs
 from cascade.training.dial import BUDGETS
@@ -26,7 +29,9 @@ from cascade.training.router_fit import expected_gain
 PARENTS = {"a": "left", "b": "left", "c": "right", "d": "right", "e": "right"}
 TREE = LabelTree(tuple(PARENTS), PARENTS)
 EXPERTS = {"one": ("a", "b"), "two": ("c", "d", "e")}
-PARAMETERS = ArbiterParameters(1.3, np.array([0.8, 1.7]), np.array([0.6, 0.4]), np.array([-0.3, -0.1]))
+PARAMETERS = ArbiterParameters(
+    1.3, np.array([0.8, 1.7]), np.array([0.6, 0.4]), np.array([-0.3, -0.1]), np.array([0.2, -0.5, 0.4])
+)
 
 
 def outputs(n: int = 400, seed: int = 0, *, helpful: bool = True) -> Outputs:
@@ -76,6 +81,9 @@ def by_hand(data: Outputs, asked: np.ndarray, p: ArbiterParameters) -> np.ndarra
                 r = q[own.index(label)] if label in own else q[-1] * prob[k] / foreign
                 z[k] += p.expert_weight[i] * np.log(r) + p.general_shift[i] * np.log(prob[k])
         e = np.exp(z - z.max())
+        sure = (e / e.sum()).max()
+        k0, k1, k2 = p.sharpness
+        e = np.exp((z - z.max()) * np.exp(k0 + k1 * sure + k2 * sure**2))
         rows.append(e / e.sum())
     return np.array(rows)
 
@@ -94,7 +102,8 @@ def test_the_arbiter_graph_computes_its_formula(mask: object) -> None:
 
 def test_with_nobody_asked_the_arbiter_is_temperature_scaling() -> None:
     data = outputs(40)
-    graph = arbiter_graph(PARAMETERS, TREE.labels, EXPERTS, {})
+    plain = dataclasses.replace(PARAMETERS, sharpness=np.zeros(3))
+    graph = arbiter_graph(plain, TREE.labels, EXPERTS, {})
     found = run(graph, feeds_of(data, np.zeros((40, 2), dtype=bool)))
     expected = np.exp(data.general / 1.3)
     np.testing.assert_allclose(found, expected / expected.sum(1, keepdims=True), atol=1e-5)
@@ -193,7 +202,47 @@ def test_useless_experts_do_little_harm() -> None:
 def test_calibration_mends_an_overconfident_general_model() -> None:
     data = outputs(900)
     loud = Outputs(data.general * 4, data.experts, data.targets)
-    assert fitted(loud).arbiter.temperature == pytest.approx(4 * fitted(data).arbiter.temperature, rel=0.15)
+    assert fitted(loud).arbiter.temperature > 2 * fitted(data).arbiter.temperature
+    nobody = np.zeros((900, 2), dtype=bool)
+    calm = arbitrate(fitted(loud).arbiter, loud, TREE, EXPERTS, nobody)
+    np.testing.assert_allclose(calm, arbitrate(fitted(data).arbiter, data, TREE, EXPERTS, nobody), atol=0.06)
+
+
+def without_experts(n: int, seed: int) -> Outputs:
+    """Labels drawn from known probabilities, and logits that are the sharper the less sure they are."""
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.full(5, 0.4), n).clip(1e-4)
+    p /= p.sum(1, keepdims=True)
+    y = np.array([rng.choice(5, p=row) for row in p])
+    return Outputs(np.log(p) * (2.2 - 1.4 * p.max(1, keepdims=True)), {}, y)
+
+
+def test_the_middle_is_no_more_confident_than_the_ends() -> None:
+    fit, unseen = without_experts(1500, 0), without_experts(4000, 1)
+    arbiter = fit_arbiter(fit, TREE, {})
+    nobody = np.zeros((4000, 0), dtype=bool)
+
+    def error(parameters: ArbiterParameters) -> float:
+        said = arbitrate(parameters, unseen, TREE, {}, nobody)
+        return expected_calibration_error(said.max(1), said.argmax(1) == unseen.targets)
+
+    one_for_all = min(
+        error(dataclasses.replace(arbiter, temperature=t, sharpness=np.zeros(3)))
+        for t in np.linspace(0.8, 2.5, 18)
+    )
+    assert error(arbiter) < 0.7 * one_for_all
+
+
+def test_confidence_is_right_where_a_router_asks() -> None:
+    """Doubtful photos are not like all photos; the arbiter is fitted for both."""
+    data, unseen = outputs(1500), outputs(4000, seed=9)
+    arbiter = fit_arbiter(data, TREE, EXPERTS)
+    alone = arbitrate(arbiter, unseen, TREE, EXPERTS, np.zeros((4000, 2), dtype=bool))
+    doubtful = alone.max(1) < np.median(alone.max(1))
+    for asked in (doubtful[:, None] & [[True, True]], np.ones((4000, 2), dtype=bool)):
+        said = arbitrate(arbiter, unseen, TREE, EXPERTS, asked)
+        bias = said.max(1).mean() - (said.argmax(1) == unseen.targets).mean()
+        assert abs(bias) < 0.03
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
