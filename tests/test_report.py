@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib.util
+import itertools
 import json
 import re
 import shutil
@@ -119,6 +120,21 @@ class TestAnalysis:
                     apart.append(row[columns[photo.label]] > row[columns[other]])
             assert pair["photos"] == len(apart)
             assert pair["cascade"] == pytest.approx(np.mean(apart))
+
+    def test_pairs_that_the_recipe_watches_come_first_however_rarely_confused(
+        self, evaluation: Evaluation
+    ) -> None:
+        before = analyse(evaluation)["pairs"]
+        assert not any(pair["watched"] for pair in before)
+        confused = {frozenset(pair["labels"]) for pair in before}
+        labels = sorted({photo.label for photo in evaluation.photos})
+        calm = next(p for p in itertools.combinations(labels, 2) if frozenset(p) not in confused)
+        card = {"pairs": f"{calm[1]} {calm[0]}, {' '.join(before[-1]['labels'])}"}
+        bundle = dataclasses.replace(evaluation.bundle, provenance={"recipes": {"general": {"card": card}}})
+        found = analyse(dataclasses.replace(evaluation, bundle=bundle))["pairs"]
+        assert [set(pair["labels"]) for pair in found[:2]] == [set(before[-1]["labels"]), set(calm)]
+        assert [pair["watched"] for pair in found[:3]] == [True, True, False]
+        assert len(found) == len(before) + 1
 
     def test_routing_is_counted_again_with_the_cascade_itself(
         self, evaluation: Evaluation, two_expert_bundle: Path, tmp_path: Path

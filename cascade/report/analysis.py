@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade import metrics, reliability
+from cascade.bundle import Bundle
 from cascade.labels import NOT_MINE, UNKNOWN
 from cascade.policy import REASONS
 from cascade.scores import WAYS, Evaluation
@@ -154,20 +155,22 @@ def _confusions(evaluation: Evaluation, confusion: npt.NDArray[np.int64]) -> lis
 
 
 def _pairs(evaluation: Evaluation, confusion: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
-    """How well two labels that are ever confused are told apart, the most confused first.
+    """How well two labels are told apart: pairs that the recipe watches, then those confused most.
 
     Told apart: among the photos of both labels, those whose own label is more probable than the other one.
     """
     labels, truth = evaluation.bundle.tree.labels, evaluation.truth
+    watched = _watched_pairs(evaluation.bundle)
     rows = []
     for first in range(len(labels)):
         for second in range(first + 1, len(labels)):
             confused = int(confusion[first, second]), int(confusion[second, first])
-            if not any(confused):
-                continue
-            row: dict[str, Any] = {"labels": [labels[first], labels[second]]}
-            row["confused"] = list(confused)
             members = (truth == first) | (truth == second)
+            is_watched = {labels[first], labels[second]} in watched
+            if not members.any() or not (is_watched or any(confused)):
+                continue
+            row: dict[str, Any] = {"labels": [labels[first], labels[second]], "watched": is_watched}
+            row["confused"] = list(confused)
             row["photos"] = n = int(members.sum())
             for way in ("general", "cascade"):
                 own = evaluation.probabilities[way][members, truth[members]]
@@ -176,7 +179,13 @@ def _pairs(evaluation: Evaluation, confusion: npt.NDArray[np.int64]) -> list[dic
                 row[way] = apart / n
                 row[f"{way}_interval"] = list(metrics.wilson_interval(apart, n))
             rows.append(row)
-    return sorted(rows, key=lambda row: -sum(row["confused"]))
+    return sorted(rows, key=lambda row: (not row["watched"], -sum(row["confused"])))
+
+
+def _watched_pairs(bundle: Bundle) -> list[set[str]]:
+    """Return the pairs of labels that the general recipe names in ``card.pairs``, "a b, c d"."""
+    recipe = bundle.provenance.get("recipes", {}).get("general", {})
+    return [set(pair.split()) for pair in recipe.get("card", {}).get("pairs", "").split(",")]
 
 
 def _reliability(evaluation: Evaluation, way: str) -> list[dict[str, Any]]:

@@ -165,7 +165,8 @@ class Recipe:
         name: of the stage; becomes ``<name>.onnx``.
         kind: ``"general"`` or ``"expert"``.
         labels: label -> parent, in the order of the logits. An expert gets "not mine" as one more logit.
-        card: of the general recipe, what the model card says in words: ``data``, ``licence``, ``limits``.
+        card: of the general recipe, what the model card says in words: ``data``, ``licence``, ``limits``; and
+            ``pairs``, "a b, c d": labels that evaluation reports on in pairs, confused or not.
     """
 
     name: str
