@@ -137,8 +137,8 @@ def labelled_folder(labelled_photos: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def two_expert_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny bundle with a second expert, which mixes its labels up and so does harm, and with the router
-    and the arbiter that training would build."""
+    """The tiny bundle with a second expert, which mixes its labels up and so does harm, with the arbiter that
+    training would build and a router that asks about some labels and not about others."""
     onnx = pytest.importorskip("onnx")
     from cascade.training import graphs
 
@@ -147,11 +147,13 @@ def two_expert_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactor
     shutil.copy(home / "rooms.onnx", home / "more.onnx")
     labels = list(COLOURS)
     experts = {"rooms": labels[:2], "more": labels[1::-1]}
-    random = np.random.default_rng(4)
     arbiter = graphs.ArbiterParameters(1.3, np.array([1.0, 2.0]), np.array([0.5, 0.9]), np.array([-0.1, 0.2]))
-    router = graphs.RouterParameters(1.3, random.normal(0, 2, (2, 9)), random.normal(0, 2, (2, 9)))
+    ask = graphs.GraphBuilder()
+    tastes = np.random.default_rng(5).normal(0, 1, (len(labels), 2))
+    ask("MatMul", ask("Softmax", "general_logits", axis=1), ask.constant(tastes), output="gain")
+    router = ask.model("router", {"general_logits": len(labels)}, ("gain", 2), {})
     onnx.save(graphs.arbiter_graph(arbiter, labels, experts, {}), home / "arbiter.onnx")
-    onnx.save(graphs.router_graph(router, labels, experts, {}), home / "router.onnx")
+    onnx.save(router, home / "router.onnx")
 
     def change(manifest: dict) -> None:
         stages = manifest["stages"]

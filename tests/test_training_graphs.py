@@ -21,7 +21,6 @@ from cascade.training.graphs import (
     ArbiterParameters,
     RouterParameters,
     arbiter_graph,
-    router_features,
     router_graph,
 )
 from cascade.training.router_fit import expected_gain
@@ -128,18 +127,19 @@ def test_a_bundle_without_experts_has_an_arbiter_of_one_input() -> None:
     np.testing.assert_allclose(run(graph, {"general_logits": x}), expected, atol=1e-6)
 
 
-def test_the_router_graph_is_the_difference_of_two_logistic_regressions() -> None:
+def test_the_router_graph_computes_its_formula() -> None:
     rng = np.random.default_rng(3)
-    parameters = RouterParameters(1.4, rng.normal(size=(2, 9)), rng.normal(size=(2, 9)))
+    parameters = RouterParameters(1.4, np.array([0.5, 0.2]))
     logits = rng.normal(size=(50, 5)).astype(np.float32) * 3
     found = run(router_graph(parameters, TREE.labels, EXPERTS, {}), {"general_logits": logits})
     p = np.exp(logits / 1.4)
     p /= p.sum(1, keepdims=True)
     for i, own in enumerate(EXPERTS.values()):
-        x = router_features(p, TREE.labels, own)
-        after = 1 / (1 + np.exp(-(x @ parameters.after[i, :-1] + parameters.after[i, -1])))
-        before = 1 / (1 + np.exp(-(x @ parameters.before[i, :-1] + parameters.before[i, -1])))
-        np.testing.assert_allclose(found[:, i], after - before, atol=1e-5)
+        mass = sum(p[:, TREE.labels.index(label)] for label in own)
+        expected = parameters.recovery[i] * (1 - p.max(1)) * mass
+        np.testing.assert_allclose(found[:, i], expected, atol=1e-6)
+    data = Outputs(logits, {}, np.zeros(50, dtype=np.int64))
+    np.testing.assert_allclose(expected_gain(parameters, data, TREE, EXPERTS), found, atol=1e-6)
 
 
 def fitted(data: Outputs) -> Calibration:

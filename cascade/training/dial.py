@@ -17,7 +17,7 @@ __all__ = ["BUDGETS", "choose_default", "cost_weights"]
 #: Finer where the first questions bring the most.
 BUDGETS: Final = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)
 #: Share of what asking everybody brings that the default must keep, in negative log likelihood.
-_KEPT: Final = 0.75
+_KEPT: Final = 0.9
 _DIGITS: Final = 1e6
 
 

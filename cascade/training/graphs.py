@@ -17,9 +17,13 @@ others, and one that was not asked has no influence. The last line is a temperat
 the pool is: one number for all leaves the middle overconfident when it suits the ends. It changes no order
 of labels. With nobody asked the arbiter is such a temperature scaling of the general model.
 
-Router, for an expert e: the difference of two logistic regressions, P(right after asking e) and P(right
-now), on features of the calibrated general probabilities; see `router_features`. Both are fitted to the
-largest calibrated probability, see `cascade.training.router_fit`.
+Router, for an expert e:
+
+    p       = softmax(general_logits / T)
+    gain(e) = a_e (1 - max p) P_e'                              P_e' = sum of p over e's labels
+
+The general model is wrong, the photo is one of the expert's, and then the expert mends it: three chances, of
+which the first two are read off the calibrated general model and the last, a_e, is fitted.
 """
 
 from __future__ import annotations
@@ -39,7 +43,6 @@ __all__ = [
     "GraphBuilder",
     "RouterParameters",
     "arbiter_graph",
-    "router_features",
     "router_graph",
 ]
 
@@ -80,17 +83,15 @@ class ArbiterParameters:
 
 @dataclass(frozen=True, slots=True)
 class RouterParameters:
-    """What the router was fitted to.
+    """What the router was fitted to; names as in the module's formulas.
 
     Attributes:
-        temperature: of the general model; the same as the arbiter's.
-        before: (F + 1,) weights and intercept of P(right now), per expert: (E, F + 1).
-        after: likewise P(right after asking), (E, F + 1).
+        temperature: T, of the general model; the same as the arbiter's.
+        recovery: (E,), a_e.
     """
 
     temperature: float
-    before: FloatArray
-    after: FloatArray
+    recovery: FloatArray
 
 
 class GraphBuilder:
@@ -192,7 +193,7 @@ def router_graph(
     experts: Mapping[str, Sequence[str]],
     metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
-    """Build `router.onnx`: the features of `router_features`, two logistic regressions, their difference.
+    """Build `router.onnx`.
 
     Args:
         parameters: fitted numbers.
@@ -202,78 +203,9 @@ def router_graph(
     """
     g = GraphBuilder()
     p = g("Softmax", g("Div", "general_logits", g.constant(parameters.temperature)), axis=1)
-    entropy = g(
-        "Neg",
-        g(
-            "ReduceSum",
-            g("Mul", p, g("Log", g("Max", p, g.constant(_TINY)))),
-            g.constant([1], np.int64),
-            keepdims=1,
-        ),
-    )
-    top, second = _two_largest(g, p)
-    gains = []
-    for column, own in enumerate(experts.values()):
-        index = g.constant([list(labels).index(label) for label in own], np.int64)
-        inside = g("Gather", p, index, axis=1)
-        mass = g("ReduceSum", inside, g.constant([1], np.int64), keepdims=1)
-        first_in, second_in = _two_largest(g, inside)
-        features = g(
-            "Concat",
-            top,
-            g("Sub", top, second),
-            entropy,
-            mass,
-            first_in,
-            g("Sub", first_in, second_in),
-            g("Mul", mass, g("Sub", g.constant(1.0), mass)),
-            g("Mul", mass, top),
-            axis=1,
-        )
-        sides = []
-        for weights in (parameters.after[column], parameters.before[column]):
-            product = g("MatMul", features, g.constant(weights[:-1, None]))
-            sides.append(g("Sigmoid", g("Add", product, g.constant(weights[-1]))))
-        gains.append(g("Sub", *sides))
-    g("Concat", *gains, output="gain", axis=1)
+    doubt = g("Sub", g.constant(1.0), g("ReduceMax", p, g.constant([1], np.int64), keepdims=1))
+    # (L, E): a_e where the label is one of the expert's, else 0.
+    mine = np.array([[label in own for own in experts.values()] for label in labels])
+    mended = g("MatMul", p, g.constant(mine * parameters.recovery))
+    g("Mul", doubt, mended, output="gain")
     return g.model("router", {"general_logits": len(labels)}, ("gain", len(experts)), metadata)
-
-
-def _two_largest(g: GraphBuilder, p: str) -> tuple[str, str]:
-    values, _ = f"v{len(g.nodes)}", ""
-    indices = f"i{len(g.nodes)}"
-    g.nodes.append(helper.make_node("TopK", [p, g.constant([2], np.int64)], [values, indices], axis=1))
-    first = g("Gather", values, g.constant([0], np.int64), axis=1)
-    return first, g("Gather", values, g.constant([1], np.int64), axis=1)
-
-
-def router_features(probabilities: FloatArray, labels: Sequence[str], own: Sequence[str]) -> FloatArray:
-    """Features of one expert's logistic regressions, shape (N, 8).
-
-    In this order: largest probability; its margin over the second; entropy; mass of the expert's labels;
-    largest probability among them; its margin among them; mass x (1 - mass); mass x largest.
-
-    Args:
-        probabilities: (N, L), calibrated, of the general model alone.
-        labels: the L labels.
-        own: the labels of the expert.
-    """
-    p = np.asarray(probabilities, dtype=np.float64)
-    inside = p[:, [list(labels).index(label) for label in own]]
-    top = -np.sort(-p, axis=1)[:, :2]
-    top_in = -np.sort(-inside, axis=1)[:, :2]
-    mass = inside.sum(1)
-    entropy = -(p * np.log(np.maximum(p, _TINY))).sum(1)
-    return np.stack(
-        [
-            top[:, 0],
-            top[:, 0] - top[:, 1],
-            entropy,
-            mass,
-            top_in[:, 0],
-            top_in[:, 0] - top_in[:, 1],
-            mass * (1 - mass),
-            mass * top[:, 0],
-        ],
-        axis=1,
-    )
