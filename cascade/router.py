@@ -1,8 +1,8 @@
 """Whom to ask. In: the estimated gain of asking each expert and what each costs. Out: who is asked.
 
-`router.onnx` estimates the gain, P(right after asking e) - P(right now), from the general model's logits;
-this module only compares it with the price. Plain confidence is not enough when the models that follow
-are specialists: Jitkrittum et al. 2023, arXiv 2307.02764.
+`router.onnx` estimates the gain, log P(right label) after asking e minus now, from the general model's
+logits; this module only compares it with the price. Plain confidence is not enough when the models that
+follow are specialists: Jitkrittum et al. 2023, arXiv 2307.02764.
 """
 
 from __future__ import annotations

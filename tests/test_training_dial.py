@@ -20,7 +20,7 @@ def spent(gain: np.ndarray, costs: np.ndarray, weight: float) -> float:
 
 @given(GAINS, COSTS)
 def test_budgets_are_kept_and_rise(gain: np.ndarray, costs: np.ndarray) -> None:
-    weights = cost_weights(gain, costs)
+    weights = cost_weights(gain, costs, 1.0)
     assert len(weights) == len(BUDGETS)
     assert weights[-1] == 0.0
     assert weights == sorted(weights, reverse=True)
@@ -32,7 +32,7 @@ def test_budgets_are_kept_and_rise(gain: np.ndarray, costs: np.ndarray) -> None:
 @given(COSTS)
 def test_budget_0_asks_nobody_whatever_the_gain(costs: np.ndarray) -> None:
     certain = np.ones((4, 3), dtype=np.float32)
-    weight = cost_weights(np.zeros((2, 3)), costs)[0]
+    weight = cost_weights(np.zeros((2, 3)), costs, 1.0)[0]
     assert not (certain > weight * costs).any()
     assert weight * costs.min() >= 1.0
 
@@ -41,7 +41,7 @@ def test_budgets_are_used_up() -> None:
     rng = np.random.default_rng(0)
     gain, costs = rng.uniform(-0.2, 0.3, (2000, 3)), np.array([1.0, 0.5, 2.0])
     whole = spent(gain, costs, 0.0)
-    for budget, weight in zip(BUDGETS, cost_weights(gain, costs), strict=True):
+    for budget, weight in zip(BUDGETS, cost_weights(gain, costs, 1.0), strict=True):
         # One question, and what six digits of the price cut off.
         assert spent(gain, costs, weight) == pytest.approx(budget * whole, abs=5 * costs.max() / 2000)
 

@@ -136,7 +136,7 @@ def test_the_router_graph_computes_its_formula() -> None:
     p /= p.sum(1, keepdims=True)
     for i, own in enumerate(EXPERTS.values()):
         mass = sum(p[:, TREE.labels.index(label)] for label in own)
-        expected = parameters.recovery[i] * (1 - p.max(1)) * mass
+        expected = parameters.worth[i] * (1 - p.max(1)) * mass
         np.testing.assert_allclose(found[:, i], expected, atol=1e-6)
     data = Outputs(logits, {}, np.zeros(50, dtype=np.int64))
     np.testing.assert_allclose(expected_gain(parameters, data, TREE, EXPERTS), found, atol=1e-6)

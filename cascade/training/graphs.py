@@ -22,8 +22,8 @@ Router, for an expert e:
     p       = softmax(general_logits / T)
     gain(e) = a_e (1 - max p) P_e'                              P_e' = sum of p over e's labels
 
-The general model is wrong, the photo is one of the expert's, and then the expert mends it: three chances, of
-which the first two are read off the calibrated general model and the last, a_e, is fitted.
+The general model is wrong, and the photo is one of the expert's: two chances that are read off the calibrated
+general model. What the expert then brings, a_e, is fitted: nats of log likelihood of the right label.
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ class RouterParameters:
 
     Attributes:
         temperature: T, of the general model; the same as the arbiter's.
-        recovery: (E,), a_e.
+        worth: (E,), a_e.
     """
 
     temperature: float
-    recovery: FloatArray
+    worth: FloatArray
 
 
 class GraphBuilder:
@@ -206,6 +206,6 @@ def router_graph(
     doubt = g("Sub", g.constant(1.0), g("ReduceMax", p, g.constant([1], np.int64), keepdims=1))
     # (L, E): a_e where the label is one of the expert's, else 0.
     mine = np.array([[label in own for own in experts.values()] for label in labels])
-    mended = g("MatMul", p, g.constant(mine * parameters.recovery))
+    mended = g("MatMul", p, g.constant(mine * parameters.worth))
     g("Mul", doubt, mended, output="gain")
     return g.model("router", {"general_logits": len(labels)}, ("gain", len(experts)), metadata)

@@ -3,7 +3,9 @@ gain that it expects. Its formula stands in `cascade.training.graphs`.
 
 One number per expert. Logistic regressions on eight features of the general model's answer, which were
 here before, asked about photos that the experts could not mend: cross-fitted on the calibration photos they
-lost to plain confidence at every cost, and this does not.
+lost to plain confidence at every cost, and this does not. The gain is one of likelihood: how often an expert
+turns a wrong answer into a right one is a matter of a dozen photos, and how much more confident it makes the
+answer says little about whether it should.
 """
 
 from __future__ import annotations
@@ -43,19 +45,22 @@ def fit_router(
     """
     count, n = len(experts), len(outputs.targets)
     nobody = np.zeros((n, count), dtype=np.bool_)
-    # Of calibrated answers, the mean of the largest probability is the probability to be right, and it
-    # varies far less from photo to photo than the fact of being right, of which few photos change.
-    before = answers(nobody).max(1)
+    before = _log_likelihood(answers(nobody), outputs)
     gained = np.zeros((n, count))
     for column in range(count):
         only = nobody.copy()
         only[:, column] = True
-        gained[:, column] = answers(only).max(1) - before
+        gained[:, column] = _log_likelihood(answers(only), outputs) - before
     chances = _mendable(outputs, temperature, tree, experts)
     cross_gain = np.zeros((n, count))
     for train, held_out in folds:
-        cross_gain[held_out] = chances[held_out] * _recovery(chances[train], gained[train])
-    return RouterParameters(temperature, _recovery(chances, gained)), cross_gain
+        cross_gain[held_out] = chances[held_out] * _worth(chances[train], gained[train])
+    return RouterParameters(temperature, _worth(chances, gained)), cross_gain
+
+
+def _log_likelihood(probabilities: FloatArray, outputs: Outputs) -> FloatArray:
+    right = probabilities[np.arange(len(probabilities)), outputs.targets]
+    return np.asarray(np.log(np.maximum(right, 1e-6)))
 
 
 def _mendable(
@@ -67,7 +72,7 @@ def _mendable(
     return np.asarray((1 - p.max(1, keepdims=True)) * (p @ mine))
 
 
-def _recovery(chances: FloatArray, gained: FloatArray) -> FloatArray:
+def _worth(chances: FloatArray, gained: FloatArray) -> FloatArray:
     """Return a (E,): least squares of what was gained on the chances, not below 0."""
     slope = (chances * gained).sum(0) / np.maximum(np.square(chances).sum(0), 1e-12)
     return np.asarray(slope.clip(0.0))
@@ -77,4 +82,4 @@ def expected_gain(
     router: RouterParameters, outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]]
 ) -> FloatArray:
     """Compute what `router.onnx` computes, (N, E)."""
-    return _mendable(outputs, router.temperature, tree, experts) * router.recovery
+    return _mendable(outputs, router.temperature, tree, experts) * router.worth
