@@ -137,7 +137,7 @@ class BudgetCurve:
         """
         if not costs:
             raise BundleError("a budget needs experts that can be asked")
-        # No gain, a difference of two probabilities, is above 1.
+        # No router expects a gain above 1, see `cascade.training.graphs`.
         if self.points[0].cost_weight * min(costs) < 1.0:
             raise BundleError("budget 0 must ask nobody; its cost_weight is too small for that")
         if self.point(self.default).operating_point != default:

@@ -122,7 +122,7 @@ def calibrate(
         return Calibration(arbiter, None, fit_rows, held_out_rows, never, (), facts)
     router, gain = fit_router(fit, tree, experts, arbiter.temperature, folds, answers)
     held_out_gain = expected_gain(router, held_out, tree, experts)
-    weights = dict(zip(BUDGETS, cost_weights(gain, prices, bound=float(router.worth.max())), strict=True))
+    weights = dict(zip(BUDGETS, cost_weights(gain, prices), strict=True))
     dial = tuple(
         ask(budget, weight, gain > weight * prices, held_out_gain > weight * prices)
         for budget, weight in weights.items()

@@ -21,7 +21,7 @@ _KEPT: Final = 0.9
 _DIGITS: Final = 1e6
 
 
-def cost_weights(gain: FloatArray, costs: FloatArray, bound: float) -> list[float]:
+def cost_weights(gain: FloatArray, costs: FloatArray) -> list[float]:
     """Return the price of every budget of `BUDGETS`, from one at which nobody is asked to 0.
 
     At the price of budget b the mean extra cost is at most b times that at price 0, and at most one question
@@ -30,13 +30,13 @@ def cost_weights(gain: FloatArray, costs: FloatArray, bound: float) -> list[floa
     Args:
         gain: (N, E), expected by the router.
         costs: (E,).
-        bound: what no photo's gain exceeds.
     """
     worth = gain / costs
     order = np.argsort(-worth, axis=None, kind="stable")
     order = order[worth.ravel()[order] > 0]
     spent = np.cumsum(costs[order % len(costs)])
-    prices = [(math.floor(_DIGITS * bound / float(costs.min())) + 1) / _DIGITS]
+    # No gain is above 1: not on any photo.
+    prices = [(math.floor(_DIGITS / float(costs.min())) + 1) / _DIGITS]
     for budget in BUDGETS[1:-1]:
         bought = int(np.searchsorted(spent, budget * spent[-1], side="right")) if len(order) else 0
         # Asked is who is worth more than the price: the first who is not asked sets it. Rounded upwards,

@@ -87,7 +87,7 @@ class RouterParameters:
 
     Attributes:
         temperature: T, of the general model; the same as the arbiter's.
-        worth: (E,), a_e.
+        worth: (E,), a_e, in 0..1.
     """
 
     temperature: float

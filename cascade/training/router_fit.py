@@ -73,9 +73,12 @@ def _mendable(
 
 
 def _worth(chances: FloatArray, gained: FloatArray) -> FloatArray:
-    """Return a (E,): least squares of what was gained on the chances, not below 0."""
+    """Return a (E,): least squares of what was gained on the chances, in 0..1.
+
+    Below 0 is nobody to ask; above 1 no gain may be, so that a price exists at which nobody is asked.
+    """
     slope = (chances * gained).sum(0) / np.maximum(np.square(chances).sum(0), 1e-12)
-    return np.asarray(slope.clip(0.0))
+    return np.asarray(slope.clip(0.0, 1.0))
 
 
 def expected_gain(
