@@ -149,7 +149,7 @@ def two_expert_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactor
     experts = {"rooms": labels[:2], "more": labels[1::-1]}
     arbiter = graphs.ArbiterParameters(1.3, np.array([1.0, 2.0]), np.array([0.5, 0.9]), np.array([-0.1, 0.2]))
     ask = graphs.GraphBuilder()
-    tastes = np.random.default_rng(5).normal(0, 1, (len(labels), 2))
+    tastes = np.random.default_rng(5).uniform(-0.9, 0.9, (len(labels), 2))
     ask("MatMul", ask("Softmax", "general_logits", axis=1), ask.constant(tastes), output="gain")
     router = ask.model("router", {"general_logits": len(labels)}, ("gain", 2), {})
     onnx.save(graphs.arbiter_graph(arbiter, labels, experts, {}), home / "arbiter.onnx")

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from cascade.training.dial import BUDGETS, choose_default, cost_weights
 
-GAINS = hnp.arrays(np.float64, (30, 3), elements=st.floats(-0.5))
+GAINS = hnp.arrays(np.float64, (30, 3), elements=st.floats(-0.5, 1.0))
 COSTS = hnp.arrays(np.float64, 3, elements=st.floats(0.05, 4.0))
 
 
@@ -51,10 +51,10 @@ def row(cost: float, nll: float) -> dict[str, float]:
 
 
 def test_the_default_is_the_cheapest_that_keeps_most() -> None:
-    never, always = row(1.0), row(4.0, 0.6)
-    curve = [row(1.0), row(1.2, 0.8), row(1.5, 0.63), row(1.8, 0.65), row(2.5, 0.61)]
+    never, always = row(1.0, 1.0), row(4.0, 0.6)
+    curve = [row(1.0, 1.0), row(1.2, 0.8), row(1.5, 0.63), row(1.8, 0.65), row(2.5, 0.61)]
     assert choose_default(curve, never, always) == 2
     # None keeps enough within half the cost: the likeliest that can be paid.
-    assert choose_default([row(1.0), row(1.9, 0.9), row(2.5, 0.6)], never, always) == 1
+    assert choose_default([row(1.0, 1.0), row(1.9, 0.9), row(2.5, 0.6)], never, always) == 1
     # Experts that do not help are not asked.
     assert choose_default([*curve[:1], row(1.2, 1.1)], never, row(4.0, 1.2)) == 0

@@ -184,7 +184,7 @@ def _examine(
     recipe = replace(base, backbone=backbone, input=spec, train=Schedule(train_from="head"))
     network = build(recipe)
     cost = floating_point_operations(network, spec)
-    model = export_stage(network, spec, embedding=False, metadata={})
+    model = export_stage(network, spec, outputs=["logits"], metadata={})
     folder = out / "graphs"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{candidate.name.replace('/', '_')}_{side}.onnx"
