@@ -1,6 +1,6 @@
 """Photos per second of cascade, of the loop that anyone would write, and of what the hardware allows.
 
-    python benchmarks/throughput.py [--count 500] [--rounds 3] [--mixes camera camera_soft web thumbnail] [--json FILE]
+    python benchmarks/throughput.py [--count 500] [--rounds 3] [--mixes MIX...] [--json FILE]
 
 Measured in one run, interleaved, on the same photos, warm file cache; medians over the rounds:
 

@@ -39,10 +39,12 @@ def cost_weights(gain: FloatArray, costs: FloatArray) -> list[float]:
     prices = [(math.floor(_DIGITS / float(costs.min())) + 1) / _DIGITS]
     for budget in BUDGETS[1:-1]:
         bought = int(np.searchsorted(spent, budget * spent[-1], side="right")) if len(order) else 0
-        # Asked is who is worth more than the price: the first who is not asked sets it. Rounded upwards,
-        # so that what is tested is what bundle.json says and the budget is kept.
-        price = worth.ravel()[order[bought]] if bought < len(order) else 0.0
-        prices.append(min(math.ceil(float(price) * _DIGITS) / _DIGITS, prices[-1]))
+        # Asked is who is worth more than the price: the first who is not asked sets it. Raised to the next
+        # number that bundle.json can say, so that the budget is kept also after rounding.
+        price = 0.0
+        if bought < len(order):
+            price = (math.floor(_DIGITS * float(worth.ravel()[order[bought]])) + 1) / _DIGITS
+        prices.append(min(price, prices[-1]))
     return [*prices, 0.0]
 
 
