@@ -5,6 +5,7 @@ wandb is imported only when it is switched on.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,7 +67,12 @@ class Tracker:
             import wandb
         except ImportError:
             raise MissingExtraError("--wandb", "train") from None
-        self._run = wandb.init(project="cascade", **self._settings)
+        self._run = wandb.init(
+            # wandb remembers the folder of a process's first run; ours is the current one.
+            dir=os.environ.get("WANDB_DIR") or str(Path.cwd()),
+            project="cascade",
+            **self._settings,
+        )
 
     def finish(self, *, failed: bool) -> None:
         """Close the run."""
