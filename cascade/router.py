@@ -29,7 +29,7 @@ def choose_experts(
     """Return which experts are asked, bool of shape (N, E).
 
     Args:
-        gain: (N, E), estimated increase of the probability to be right.
+        gain: (N, E), expected increase of log P(right label), nats.
         cost: (E,), in units of one run of the general model.
         cost_weight: gain that one unit of cost must bring.
         mode: one of `ASK_MODES`.

@@ -19,8 +19,8 @@ from cascade.training.graphs import ArbiterParameters
 __all__ = ["arbitrate", "cross_fit", "fit_arbiter", "share_with_others"]
 
 _FOLDS: Final = 5
-#: Weight of the log loss of the most probable label; on calibration photos, cross-fitted, it costs the
-#: likelihood nothing that could be measured and halves how overconfident answers are.
+#: Weight of the log loss of the most probable label. The likelihood alone leaves answers overconfident on
+#: average, because it is also paid for the labels that nobody is shown.
 _TOP_LABEL: Final = 0.8
 #: Shares of the photos about which an expert is asked.
 _DOUBTFUL: Final = (0.3, 0.5, 0.7, 0.9)

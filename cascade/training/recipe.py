@@ -14,7 +14,7 @@ from cascade.errors import BundleError, RecipeError
 from cascade.labels import LabelTree
 from cascade.preprocess import InputSpec
 
-__all__ = ["Augmentation", "Backbone", "Recipe", "Schedule", "Teacher", "load_recipes"]
+__all__ = ["Augmentation", "Backbone", "Recipe", "Schedule", "Teacher", "load_recipes", "read_toml"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +210,7 @@ class Recipe:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read one recipe; raises `RecipeError` naming the file and the field."""
-        try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: is not TOML ({error})") from error
+        data = read_toml(path)
         try:
             return cls(
                 name=data.pop("name"),
@@ -234,6 +229,16 @@ class Recipe:
             raise RecipeError(f"{path}: {error} is missing") from None
         except (RecipeError, BundleError, TypeError) as error:
             raise RecipeError(f"{path}: {error}") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file; raises `RecipeError` naming the file."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: is not TOML ({error})") from error
 
 
 def _section(kind: type, data: dict[str, Any], name: str) -> Any:

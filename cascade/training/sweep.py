@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from sklearn.model_selection import ParameterGrid, ParameterSampler
 from cascade.errors import RecipeError, UsageError
 from cascade.training.fit import best_epoch, fit
 from cascade.training.project import Project
-from cascade.training.recipe import Recipe
+from cascade.training.recipe import Recipe, read_toml
 from cascade.training.report import Report
 from cascade.training.settings import override
 from cascade.training.tracking import Tracker
@@ -84,12 +83,7 @@ class Sweep:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a sweep file; raises `RecipeError` naming the file and the field."""
-        try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: is not TOML ({error})") from error
+        data = read_toml(path)
         try:
             parameters = _flat(data.pop("parameters", {}))
             return cls(name=path.stem, parameters=parameters, **({"method": "grid"} | data))
