@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "info": "cascade.commands.info:info",
     "demo": "cascade.commands.demo:demo",
     "train": "cascade.commands.train:train",
+    "calibrate": "cascade.commands.calibrate:calibrate",
     "compare": "cascade.commands.compare:compare",
     "evaluate": "cascade.commands.evaluate:evaluate",
     "verify": "cascade.commands.verify:verify",

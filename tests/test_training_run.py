@@ -25,6 +25,7 @@ from cascade.training.assemble import stage_takes
 from cascade.training.backbone import build, load_backbone
 from cascade.training.export import export_stage
 from cascade.training.fit import Fitted, fit
+from cascade.training.recalibrate import recalibrate
 from cascade.training.recipe import Backbone, Recipe, load_recipes
 from cascade.training.report import Report
 from cascade.training.run import train
@@ -150,6 +151,49 @@ def test_an_interrupted_run_ends_with_the_same_weights(photos: Path, recipes: Pa
         whole.network.state_dict().items(), parts.network.state_dict().values(), strict=True
     ):
         assert torch.equal(one, two), name
+
+
+def test_calibrating_on_the_same_photos_gives_the_same_bundle(trained: Path, photos: Path) -> None:
+    again = trained.with_name("calibrated")
+    recalibrate(trained, photos, again)
+    for stage in Bundle.load(trained).stages:
+        assert (again / stage.file).read_bytes() == (trained / stage.file).read_bytes(), stage.name
+    assert Bundle.load(again).measured == Bundle.load(trained).measured
+    assert not again.with_name("calibrated.calibrate").exists()
+
+
+def test_calibrating_on_photos_of_ones_own(trained: Path, photos: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    for label in ("coffee", "brick", "grass"):  # no text
+        (own / label).mkdir(parents=True)
+        for split in COUNTS:
+            for path in (photos / split / label).glob("[0-9]*.jpg"):
+                (own / label / f"{split}{path.name}").write_bytes(path.read_bytes())
+    out = tmp_path / "out"
+    recalibrate(trained, own, out, name="mine", version="2.0", max_error=0.3)
+    before, after = Bundle.load(trained), Bundle.load(out)
+    assert (after.name, after.version) == ("mine", "2.0")
+    assert after.provenance["recipes"] == before.provenance["recipes"]
+    splits = after.provenance["calibrated"]["data"]["photos"]
+    facts = json.loads((out / "metrics.json").read_text())["calibration"]
+    # Never seen by the networks, so all that do not measure calibrate.
+    assert facts["fit_photos"] + facts["held_out_photos"] == splits["train"] + splits["calibration"]
+    assert after.measured["photos"] == splits["test"]
+    assert all(found.usable for found in verify(after))
+    photo = next((own / "brick").iterdir())
+    logits = [Cascade(folder).predict(photo).top[0][0] for folder in (trained, out)]
+    assert logits[0] == logits[1]
+
+
+def test_calibrating_needs_photos_of_known_labels(trained: Path, photos: Path, tmp_path: Path) -> None:
+    source = next((photos / "test" / "brick").iterdir())
+    (tmp_path / "few" / "brick").mkdir(parents=True)
+    (tmp_path / "few" / "brick" / "1.jpg").write_bytes(source.read_bytes())
+    with pytest.raises(DataError, match="at least 30"):
+        recalibrate(trained, tmp_path / "few", tmp_path / "out")
+    (tmp_path / "few" / "brick").rename(tmp_path / "few" / "gravel")
+    with pytest.raises(DataError, match=r"does not know gravel.*rename"):
+        recalibrate(trained, tmp_path / "few", tmp_path / "out")
 
 
 def test_a_finished_run_is_not_trained_again(trained: Path, photos: Path, recipes: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from cascade.commands.options import command
-from cascade.errors import MissingExtraError, UsageError
+from cascade.commands.options import command, training_extra
+from cascade.errors import UsageError
 
 __all__ = ["compare"]
 
@@ -54,12 +54,8 @@ def compare(
     names = [name for text in backbones for name in text.split(",") if name.strip()]
     if not names:
         raise UsageError("--backbones names none; give timm models, e.g. tf_efficientnet_lite0,resnet18")
-    try:
+    with training_extra("cascade compare"):
         from cascade.training import compare as work
         from cascade.training.report import table_console
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "cascade":
-            raise
-        raise MissingExtraError("cascade compare", "train") from error
     found = [work.Candidate.parse(name) for name in names]
     work.compare(data, found, out, recipes=recipes, device=device, console=table_console())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from cascade.errors import MissingExtraError
 from cascade.router import ASK_MODES
 
 __all__ = [
@@ -17,7 +19,9 @@ __all__ = [
     "command",
     "max_error_option",
     "model_options",
+    "promised_error_option",
     "quiet_option",
+    "training_extra",
     "variant_option",
 ]
 
@@ -120,6 +124,33 @@ def model_options(command: Command) -> Command:
     for decorator in reversed(decorators):
         command = decorator(command)
     return command
+
+
+def promised_error_option(command: Command) -> Command:
+    """Add ``--max-error`` of the commands that make a bundle."""
+    return click.option(
+        "--max-error",
+        metavar="SHARE",
+        type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+        default=0.15,
+        show_default=True,
+        help="Share of wrong answers that the default operating point may give.",
+    )(command)
+
+
+@contextmanager
+def training_extra(name: str) -> Iterator[None]:
+    """Around the import of what only the extra `train` brings: name the pip command where it is missing.
+
+    Args:
+        name: of the command, for the message.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "cascade":
+            raise
+        raise MissingExtraError(name, "train") from error
 
 
 def quiet_option(command: Command) -> Command:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from cascade.commands.options import command
-from cascade.errors import MissingExtraError, UsageError
+from cascade.commands.options import command, promised_error_option, training_extra
+from cascade.errors import UsageError
 
 __all__ = ["train"]
 
@@ -69,14 +69,7 @@ __all__ = ["train"]
 @click.option(
     "--bundle-version", metavar="VERSION", default="0.1.0", show_default=True, help="Of the bundle."
 )
-@click.option(
-    "--max-error",
-    metavar="SHARE",
-    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
-    default=0.15,
-    show_default=True,
-    help="Share of wrong answers that the default operating point may give.",
-)
+@promised_error_option
 @click.option("--int8", is_flag=True, help="Also pack a faster int8 variant of every network.")
 def train(
     data: Path,
@@ -105,13 +98,9 @@ def train(
     home = work or (out and out.with_name(out.name + ".work"))
     if home is None or (out is None and not explores):
         raise UsageError("--out is missing; name the folder of the bundle, e.g. --out my-bundle")
-    try:
+    with training_extra("cascade train"):
         from cascade.training import run
         from cascade.training.settings import parse_settings
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "cascade":
-            raise
-        raise MissingExtraError("cascade train", "train") from error
     changed = parse_settings(settings)
     if explores or out is None:
         names = only or ("general",)
