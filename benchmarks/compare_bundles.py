@@ -1,0 +1,84 @@
+"""Two bundles on the same photos. In: labelled photos, two folders of bundles. Out: a table.
+
+    python benchmarks/compare_bundles.py DATA FIRST SECOND [--split test] [--json FILE]
+
+Top-1 accuracy with its 95 % interval, groups, NLL, ECE, and the mean cost per photo in runs of the general
+model of FIRST (floating-point operations); then how much more often FIRST is right, with a paired 95 %
+interval. Both with their exact graphs, and as they route by default. For the flat network of the README:
+
+    cascade train DATA --recipes benchmarks/flat --out flat
+    python benchmarks/compare_bundles.py DATA models/default flat
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cascade import Bundle, Cascade
+from cascade.dataset import scan
+from cascade.evaluation import evaluate
+from cascade.metrics import paired_difference
+from cascade.training.assemble import floating_point_operations
+from cascade.training.backbone import build
+from cascade.training.recipe import Backbone, Recipe, Schedule
+
+
+def operations(bundle: Bundle) -> float:
+    """Floating-point operations of one run of the general model; weights do not matter for that."""
+    made = bundle.provenance["recipes"]["general"]
+    assert bundle.general.input is not None
+    spec = bundle.general.input
+    recipe = Recipe(
+        name="general",
+        kind="general",
+        labels=made["labels"],
+        backbone=Backbone(made["backbone"]["name"], "none"),
+        input=spec,
+        train=Schedule(train_from=made["train"]["train_from"]),
+    )
+    return floating_point_operations(build(recipe), spec)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("bundles", type=Path, nargs=2, metavar="BUNDLE")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    photos = scan(arguments.data).split(arguments.split)
+    bundles = [Bundle.load(folder) for folder in arguments.bundles]
+    unit = operations(bundles[0])
+    found = [evaluate(Cascade(bundle, variant="exact"), photos) for bundle in bundles]
+    print(f"{len(photos)} photos of {arguments.split}")
+    print(f"{'bundle':20}{'top-1':>8}{'95 %':>16}{'groups':>9}{'NLL':>8}{'ECE':>8}{'cost':>8}")
+    results: dict[str, Any] = {}
+    for bundle, evaluation in zip(bundles, found, strict=True):
+        scores = evaluation.scores("cascade")
+        cost = scores.cost * operations(bundle) / unit
+        low, high = scores.accuracy_interval
+        title = f"{bundle.name} {bundle.version}"
+        print(
+            f"{title:20}{scores.accuracy:8.2%}{f'{low:.1%} to {high:.1%}':>16}"
+            f"{scores.group_accuracy:9.1%}{scores.nll:8.3f}{scores.ece:8.1%}{cost:8.2f}"
+        )
+        results[title] = asdict(scores) | {"cost": cost}
+    gain = paired_difference(found[1].right("cascade"), found[0].right("cascade"))
+    low, high = gain.interval
+    print(
+        f"first minus second: {100 * gain.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}); "
+        f"only the first is right about {gain.helped} photos, only the second about {gain.harmed}"
+    )
+    if arguments.json:
+        content = {"bundles": results, "first_minus_second": asdict(gain)}
+        arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
