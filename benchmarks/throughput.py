@@ -40,7 +40,7 @@ from photo_mixes import MIXES, default_photos, make_mix, sources
 from PIL import Image
 
 from cascade import Bundle, Cascade
-from cascade.classifier import usable_cores
+from cascade.cores import usable_cores
 from cascade.images import reduction_factor
 from cascade.stage import FEATURES
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from cascade.arbiter import arbiter_feeds
 from cascade.bundle import Bundle, Stage
 from cascade.choice import choose_point
+from cascade.cores import usable_cores
 from cascade.errors import ImageError, UsageError
 from cascade.images import MAX_PIXELS, ImageSource, load_image
 from cascade.label_sets import LabelSets
@@ -328,14 +329,6 @@ def _label_sets(bundle: Bundle) -> LabelSets:
     if bundle.label_sets is None:
         raise UsageError(f"the bundle {bundle.name!r} was made without the numbers of label sets")
     return bundle.label_sets
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use (a container's limit counts)."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        return os.cpu_count() or 1
 
 
 def _lap(seconds: dict[str, float], stage: str, started: float) -> float:

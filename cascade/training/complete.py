@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.bundle import Bundle
-from cascade.classifier import usable_cores
+from cascade.cores import usable_cores
 from cascade.dataset import Dataset, Photo
 from cascade.images import load_image
 from cascade.labels import LabelTree

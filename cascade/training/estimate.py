@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cascade.classifier import usable_cores
+from cascade.cores import usable_cores
 from cascade.dataset import Photo
 from cascade.training.backbone import build
 from cascade.training.checkpoint import Checkpoint

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from cascade.classifier import usable_cores
+from cascade.cores import usable_cores
 from cascade.dataset import Dataset, Photo, scan
 from cascade.errors import DataError, ImageError, UsageError
 from cascade.images import load_image
