@@ -147,7 +147,7 @@ def two_expert_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactor
     shutil.copy(home / "rooms.onnx", home / "more.onnx")
     labels = list(COLOURS)
     experts = {"rooms": labels[:2], "more": labels[1::-1]}
-    arbiter = graphs.ArbiterParameters(1.3, 1.5, 0.7, -0.1)
+    arbiter = graphs.ArbiterParameters(1.3, np.array([1.0, 2.0]), np.array([0.5, 0.9]), np.array([-0.1, 0.2]))
     ask = graphs.GraphBuilder()
     tastes = np.random.default_rng(5).uniform(-0.9, 0.9, (len(labels), 2))
     ask("MatMul", ask("Softmax", "general_logits", axis=1), ask.constant(tastes), output="gain")
@@ -196,9 +196,9 @@ def expertless_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactor
     shutil.copytree(tiny_bundle, home)
     (home / "rooms.onnx").unlink()
     (home / "router.onnx").unlink()
-    labels = list(COLOURS)
+    labels, nobody = list(COLOURS), np.zeros(0)
     onnx.save(
-        graphs.arbiter_graph(graphs.ArbiterParameters(2.0), labels, {}, {}),
+        graphs.arbiter_graph(graphs.ArbiterParameters(2.0, nobody, nobody, nobody), labels, {}, {}),
         home / "arbiter.onnx",
     )
 

@@ -28,7 +28,9 @@ from cascade.training.router_fit import expected_gain
 PARENTS = {"a": "left", "b": "left", "c": "right", "d": "right", "e": "right"}
 TREE = LabelTree(tuple(PARENTS), PARENTS)
 EXPERTS = {"one": ("a", "b"), "two": ("c", "d", "e")}
-PARAMETERS = ArbiterParameters(1.3, 0.8, 0.6, -0.2, np.array([0.2, -0.5, 0.4]))
+PARAMETERS = ArbiterParameters(
+    1.3, np.array([0.8, 1.7]), np.array([0.6, 0.4]), np.array([-0.3, -0.1]), np.array([0.2, -0.5, 0.4])
+)
 
 
 def outputs(n: int = 400, seed: int = 0, *, helpful: bool = True) -> Outputs:
@@ -71,12 +73,12 @@ def by_hand(data: Outputs, asked: np.ndarray, p: ArbiterParameters) -> np.ndarra
         for i, (name, own) in enumerate(EXPERTS.items()):
             if not asked[n, i]:
                 continue
-            q = np.exp(data.experts[name][n] / p.expert_temperature)
+            q = np.exp(data.experts[name][n] / p.expert_temperature[i])
             q /= q.sum()
             foreign = sum(prob[k] for k, label in enumerate(TREE.labels) if label not in own)
             for k, label in enumerate(TREE.labels):
                 r = q[own.index(label)] if label in own else q[-1] * prob[k] / foreign
-                z[k] += p.expert_weight * np.log(r) + p.general_shift * np.log(prob[k])
+                z[k] += p.expert_weight[i] * np.log(r) + p.general_shift[i] * np.log(prob[k])
         e = np.exp(z - z.max())
         sure = (e / e.sum()).max()
         k0, k1, k2 = p.sharpness
@@ -117,7 +119,7 @@ def test_an_expert_that_disowns_a_photo_leaves_it_to_the_others() -> None:
 
 
 def test_a_bundle_without_experts_has_an_arbiter_of_one_input() -> None:
-    alone = ArbiterParameters(2.0)
+    alone = ArbiterParameters(2.0, np.zeros(0), np.zeros(0), np.zeros(0))
     graph = arbiter_graph(alone, TREE.labels, {}, {"cascade.stage": "arbiter"})
     assert [i.name for i in graph.graph.input] == ["general_logits"]
     x = np.array([[2.0, 0, 0, 0, 0]], dtype=np.float32)

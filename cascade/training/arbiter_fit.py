@@ -24,8 +24,8 @@ _FOLDS: Final = 5
 _TOP_LABEL: Final = 0.8
 #: Shares of the photos about which an expert is asked.
 _DOUBTFUL: Final = (0.3, 0.5, 0.7, 0.9)
-#: Where the fit begins: log T, log U, b, c, k0, k1, k2 of `cascade.training.graphs`.
-_START: Final = (0.0, 0.0, 0.5, -0.3, 0.0, 0.0, 0.0)
+#: Numbers k of `cascade.training.graphs`.
+_SHARPNESS: Final = 3
 
 
 def arbitrate(
@@ -45,8 +45,10 @@ def arbitrate(
 def _pack(parameters: ArbiterParameters) -> FloatArray:
     return np.concatenate(
         [
-            [np.log(parameters.temperature), np.log(parameters.expert_temperature)],
-            [parameters.expert_weight, parameters.general_shift],
+            [np.log(parameters.temperature)],
+            np.log(parameters.expert_temperature),
+            parameters.expert_weight,
+            parameters.general_shift,
             parameters.sharpness,
         ]
     )
@@ -66,18 +68,19 @@ def _pool(
     experts: Mapping[str, Sequence[str]],
     asked: BoolArray,
 ) -> torch.Tensor:
-    """Log probabilities (N, L), differentiable in the packed parameters (7,)."""
+    """Log probabilities (N, L), differentiable in the packed parameters (4 + 3 E,)."""
+    count = len(experts)
     general, said = tensors
     log_p = torch.log_softmax(general / packed[0].exp(), dim=1)
     total = log_p
     for column, (name, own) in enumerate(experts.items()):
-        log_q = torch.log_softmax(said[name] / packed[1].exp(), dim=1)
+        log_q = torch.log_softmax(said[name] / packed[1 + column].exp(), dim=1)
         log_r = share_with_others(log_p, log_q, tree, own)
-        vote = packed[2] * log_r + packed[3] * log_p
+        vote = packed[1 + count + column] * log_r + packed[1 + 2 * count + column] * log_p
         total = total + vote * torch.from_numpy(asked[:, [column]].astype(np.float64))
     total = torch.log_softmax(total, dim=1)
     sure = total.max(1, keepdim=True).values.exp()
-    k0, k1, k2 = packed[4:]
+    k0, k1, k2 = packed[1 + 3 * count :]
     return torch.log_softmax(total * (k0 + k1 * sure + k2 * sure.square()).exp(), dim=1)
 
 
@@ -103,14 +106,16 @@ def fit_arbiter(outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequenc
 
     What is minimised is mostly the log loss of the most probable label being right or wrong, which is the
     confidence that people see (top-label calibration, Gupta and Ramdas 2022, arXiv 2107.08353), and for the
-    rest the negative log likelihood of the right label, which keeps the other probabilities honest. All
-    experts share their numbers: with numbers of its own for each, fitted to its own few hundred photos, the
-    answers were overconfident on others.
+    rest the negative log likelihood of the right label, which keeps the other probabilities honest.
     """
+    count = len(experts)
     masks = _who_is_asked(outputs, tree, experts)
     tensors, targets = _tensors(outputs), torch.from_numpy(outputs.targets)
-    packed = torch.tensor(_START, dtype=torch.float64, requires_grad=True)
-    prior = torch.tensor(_START, dtype=torch.float64)
+    start = np.concatenate(
+        [np.zeros(1 + count), np.full(count, 0.5), np.full(count, -0.3), np.zeros(_SHARPNESS)]
+    )
+    packed = torch.tensor(start, requires_grad=True)
+    prior = torch.tensor(start)
     optimizer = torch.optim.LBFGS([packed], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
@@ -127,10 +132,10 @@ def fit_arbiter(outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequenc
     values = packed.detach().numpy()
     return ArbiterParameters(
         temperature=float(np.exp(values[0])),
-        expert_temperature=float(np.exp(values[1])),
-        expert_weight=float(values[2]),
-        general_shift=float(values[3]),
-        sharpness=values[4:].copy(),
+        expert_temperature=np.exp(values[1 : 1 + count]),
+        expert_weight=values[1 + count : 1 + 2 * count].copy(),
+        general_shift=values[1 + 2 * count : 1 + 3 * count].copy(),
+        sharpness=values[1 + 3 * count :].copy(),
     )
 
 

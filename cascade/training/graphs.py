@@ -5,10 +5,10 @@ Both are plain ONNX operators, so any runtime in any language can run them.
 Arbiter, for a photo and a label l (sums run over the experts e that were asked):
 
     log p(l)   = log_softmax(general_logits / T)
-    log q_e    = log_softmax(e_logits / U)                      over e's labels and "not mine"
+    log q_e    = log_softmax(e_logits / T_e)                    over e's labels and "not mine"
     log r_e(l) = log q_e(l)                                     if l is one of e's labels
                = log q_e(not mine) + log p(l) - log P_e         otherwise, P_e = sum of p over foreign labels
-    z(l)       = log p(l) + sum_e asked_e (b log r_e(l) + c log p(l))
+    z(l)       = log p(l) + sum_e asked_e (b_e log r_e(l) + c_e log p(l))
     m          = max softmax(z)
     probabilities = softmax(z exp(k0 + k1 m + k2 m^2))
 
@@ -58,25 +58,25 @@ class ArbiterParameters:
 
     Attributes:
         temperature: T.
-        expert_temperature: U, of every expert.
-        expert_weight: b.
-        general_shift: c.
+        expert_temperature: (E,), T_e.
+        expert_weight: (E,), b_e.
+        general_shift: (E,), c_e.
         sharpness: (3,), k0, k1, k2.
     """
 
     temperature: float
-    expert_temperature: float = 1.0
-    expert_weight: float = 0.5
-    general_shift: float = -0.3
+    expert_temperature: FloatArray
+    expert_weight: FloatArray
+    general_shift: FloatArray
     sharpness: FloatArray = field(default_factory=lambda: np.zeros(3))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON form."""
         return {
             "temperature": self.temperature,
-            "expert_temperature": self.expert_temperature,
-            "expert_weight": self.expert_weight,
-            "general_shift": self.general_shift,
+            "expert_temperature": self.expert_temperature.tolist(),
+            "expert_weight": self.expert_weight.tolist(),
+            "general_shift": self.general_shift.tolist(),
             "sharpness": self.sharpness.tolist(),
         }
 
@@ -161,7 +161,7 @@ def arbiter_graph(
         inputs[f"{name}_logits"] = len(own) + 1
         log_q = g(
             "LogSoftmax",
-            g("Div", f"{name}_logits", g.constant(parameters.expert_temperature)),
+            g("Div", f"{name}_logits", g.constant(parameters.expert_temperature[column])),
             axis=1,
         )
         # Position of every label among the expert's logits; foreign labels all read "not mine".
@@ -173,8 +173,8 @@ def arbiter_graph(
         log_r = g("Add", spread, g("Mul", share, g.constant(foreign[None, :])))
         vote = g(
             "Add",
-            g("Mul", log_r, g.constant(parameters.expert_weight)),
-            g("Mul", log_p, g.constant(parameters.general_shift)),
+            g("Mul", log_r, g.constant(parameters.expert_weight[column])),
+            g("Mul", log_p, g.constant(parameters.general_shift[column])),
         )
         asked = g("Gather", "asked", g.constant([column], np.int64), axis=1)  # (N, 1)
         total = g("Add", total, g("Mul", vote, asked))
