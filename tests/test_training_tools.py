@@ -28,6 +28,7 @@ from cascade.training.project import Project, open_project
 from cascade.training.report import Report
 from cascade.training.settings import override
 from cascade.training.sweep import Sweep, run_sweep
+from cascade.training.teacher import opinions_file
 from cascade.training.tracking import Tracker, _samples
 
 pytestmark = [
@@ -182,6 +183,27 @@ def test_a_sweep_with_a_wrong_value_trains_nothing(project: Project) -> None:
 
 
 # --- the estimate of time -----------------------------------------------------------------------------
+
+
+def test_the_estimate_knows_the_teacher(anew: Project) -> None:
+    taught = override(
+        anew.recipes[0],
+        {
+            "teacher.share": 0.5,
+            "teacher.backbones": ["test_efficientnet"],
+            "teacher.weights": ["none"],
+            "teacher.sides": [32],
+            "teacher.folds": 2,
+        },
+    )
+    twin = replace(taught, name="twin", kind="expert", train=replace(taught.train, negatives=0.5))
+    project = replace(anew, chosen=(taught, twin))
+    first, second = estimate(project)
+    assert first.teaching > 0
+    assert second.teaching == 0, "it asks the same teacher"
+    training = project.data.split("train")
+    opinions_file(taught, training, project.views, project.teacher_seed).touch()
+    assert [found.teaching for found in estimate(project)] == [0, 0]
 
 
 def test_the_estimate_knows_what_is_done_and_changes_nothing(

@@ -9,27 +9,34 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from cascade.cores import usable_cores
 from cascade.dataset import Photo
-from cascade.training.backbone import build
+from cascade.training.backbone import Network, build
 from cascade.training.checkpoint import Checkpoint
 from cascade.training.fit import is_finished, looked_at, target_of
 from cascade.training.optimizer import parameter_groups
 from cascade.training.project import Project
-from cascade.training.recipe import Recipe
+from cascade.training.recipe import Augmentation, Recipe
 from cascade.training.report import Report
 from cascade.training.sampling import learned_from, size_of_epoch
 from cascade.training.step import Stepper
+from cascade.training.teacher import MOST_ITERATIONS, extractors, opinions_file
 from cascade.training.views import WORKERS, Features, Pixels, cache_key, missing_photos
 
 __all__ = ["Estimate", "announce", "estimate", "in_words"]
 
 #: Photos that are read and run; steps that are made, after a first one that does not count, and their batch.
 _PHOTOS, _STEPS, _BATCH = 13, 2, 16
+#: Rows of features that are multiplied once.
+_ROWS = 2000
+#: Share of its iterations that a teacher's logistic regression takes before it has converged, about.
+_ITERATIONS = 0.5
 #: A forward pass without gradients, relative to a step of training on as many photos.
 _FORWARD = 1 / 3
 
@@ -40,18 +47,20 @@ class Estimate:
 
     Attributes:
         name: of the recipe.
+        teaching: the opinions of its teacher, unless they are there or an earlier recipe asks for them.
         caching: computing the views that are not there yet and that no earlier recipe computes.
         training: the epochs that are not finished yet; early stopping may make it less.
     """
 
     name: str
+    teaching: float
     caching: float
     training: float
 
     @property
     def seconds(self) -> float:
-        """Both together."""
-        return self.caching + self.training
+        """All together."""
+        return self.teaching + self.caching + self.training
 
 
 def announce(project: Project, report: Report) -> None:
@@ -60,12 +69,12 @@ def announce(project: Project, report: Report) -> None:
     for each in found:
         if each.seconds:
             parts = f"{in_words(each.caching)} for views" if each.caching else "views are there"
+            parts += f", {in_words(each.teaching)} for the teacher" if each.teaching else ""
             most = next(r for r in project.chosen if r.name == each.name).train.early_stopping
             report.line(f"{each.name}: {'at most' if most else 'about'} {in_words(each.seconds)} ({parts})")
         else:
             report.line(f"{each.name}: is trained already")
-    extra = ", without the teachers" if any(r.teacher.share for r in project.chosen) else ""
-    report.line(f"in all about {in_words(sum(each.seconds for each in found))} of training{extra}")
+    report.line(f"in all about {in_words(sum(each.seconds for each in found))} of training")
 
 
 def in_words(seconds: float) -> str:
@@ -79,10 +88,7 @@ def in_words(seconds: float) -> str:
 
 
 def estimate(project: Project) -> tuple[Estimate, ...]:
-    """Measure what a photo and a step cost, and multiply.
-
-    Not in it: the opinions of a teacher, and what comes after training.
-    """
+    """Measure what a photo and a step cost, and multiply. What comes after training is not in it."""
     found = []
     coming: set[str] = set()  # caches that an earlier recipe fills
     measured: dict[str, tuple[float, float]] = {}
@@ -92,7 +98,7 @@ def estimate(project: Project) -> tuple[Estimate, ...]:
             checkpoint = Checkpoint(project.work / recipe.name / "checkpoint.pt", recipe, project.data)
             history = checkpoint.history()
             if is_finished(history, recipe.train):
-                found.append(Estimate(recipe.name, 0.0, 0.0))
+                found.append(Estimate(recipe.name, 0.0, 0.0, 0.0))
                 continue
             plain = looked_at(recipe, project.data)
             key = cache_key(recipe, [*training, *plain])
@@ -108,18 +114,53 @@ def estimate(project: Project) -> tuple[Estimate, ...]:
             steps = max(sum(size_of_epoch(learned, recipe)) // recipe.train.batch_size, 1)
             per_epoch = per_step * (steps + _FORWARD * len(plain) / recipe.train.batch_size)
             left = recipe.train.epochs - len(history)
-            found.append(Estimate(recipe.name, missing * per_photo, left * per_epoch))
+            teaching = _teaching(recipe, training, project, coming)
+            found.append(Estimate(recipe.name, teaching, missing * per_photo, left * per_epoch))
     return tuple(found)
 
 
-def _measure(recipe: Recipe, photos: Sequence[Photo], project: Project, home: Path) -> tuple[float, float]:
-    """Return seconds per photo that is cached, and per step of training."""
-    network = build(recipe)
-    plan, device = recipe.train, project.device
+def _teaching(recipe: Recipe, training: Sequence[Photo], project: Project, coming: set[str]) -> float:
+    """Return the seconds that a recipe's teacher takes; ``coming`` is what earlier recipes compute."""
+    if not recipe.teacher.share:
+        return 0.0
+    path = opinions_file(recipe, training, project.views, project.teacher_seed)
+    if path.is_file() or path.name in coming:
+        return 0.0
+    coming.add(path.name)
+    seconds, width = 0.0, 0
+    for each in extractors(recipe):
+        key = cache_key(each, training)
+        per_photo, features = _reading(
+            each, build(each), None, training[:_PHOTOS], project, project.views / key
+        )
+        width += features.shape[1]
+        if key not in coming and not (project.views / key / "plain.npy").is_file():
+            seconds += per_photo * len(training)
+        coming.add(key)
+    # An iteration multiplies the features of all photos with the weights, and back.
+    labels = len({photo.label for photo in training})
+    rows = min(len(training), _ROWS)
+    features, weights = np.ones((rows, width), np.float32), np.ones((width, labels), np.float32)
+    started = time.perf_counter()
+    features.T @ (features @ weights)
+    per_row = (time.perf_counter() - started) / rows
+    folds = recipe.teacher.folds
+    return seconds + (folds - 1) * len(training) * per_row * MOST_ITERATIONS * _ITERATIONS
+
+
+def _reading(
+    recipe: Recipe,
+    network: Network,
+    augment: Augmentation | None,
+    photos: Sequence[Photo],
+    project: Project,
+    home: Path,
+) -> tuple[float, npt.NDArray[Any]]:
+    """Return seconds per photo that is cached, and the features of some."""
     home.mkdir(parents=True, exist_ok=True)
     # What it exports for onnxruntime is kept; caching uses the same file.
-    run = Features(network.frozen, recipe.input, home, device)
-    pixels = Pixels(photos, recipe.input, recipe.augment, seed=0)
+    run = Features(network.frozen, recipe.input, home, project.device)
+    pixels = Pixels(photos, recipe.input, augment, seed=0)
     images, reading = [], []
     for index in range(len(photos)):
         started = time.perf_counter()
@@ -132,8 +173,13 @@ def _measure(recipe: Recipe, photos: Sequence[Photo], project: Project, home: Pa
     running = (time.perf_counter() - started) / len(batch)
     read = float(np.mean(reading[1:] or reading))
     # Readers and network work at the same time, as far as there are cores.
-    per_photo = max(read / WORKERS, read / usable_cores() + running)
+    return max(read / WORKERS, read / usable_cores() + running), features
 
+
+def _measure(recipe: Recipe, photos: Sequence[Photo], project: Project, home: Path) -> tuple[float, float]:
+    """Return seconds per photo that is cached, and per step of training."""
+    network, plan, device = build(recipe), recipe.train, project.device
+    per_photo, features = _reading(recipe, network, recipe.augment, photos, project, home)
     network.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(parameter_groups(network, plan), weight_decay=plan.weight_decay)
     stepper = Stepper(network, None, optimizer, plan, torch.ones(recipe.outputs, device=device))

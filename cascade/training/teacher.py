@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,18 @@ from cascade.training.backbone import build
 from cascade.training.recipe import Backbone, Recipe, Schedule, Teacher
 from cascade.training.views import cache_plain
 
-__all__ = ["opinions", "soften", "teacher_features", "teacher_probabilities"]
+__all__ = [
+    "MOST_ITERATIONS",
+    "extractors",
+    "opinions",
+    "opinions_file",
+    "soften",
+    "teacher_features",
+    "teacher_probabilities",
+]
+
+#: Of the logistic regression of one fold.
+MOST_ITERATIONS: Final = 300
 
 
 def teacher_probabilities(
@@ -55,11 +67,7 @@ def teacher_probabilities(
         Labels in alphabetical order (L,), and probabilities (N, L).
     """
     labels = tuple(sorted({photo.label for photo in photos}))
-    prepared = asdict(recipe.input) | {"width": None, "height": None}  # the teacher has sides of its own
-    opinion = asdict(recipe.teacher) | {"share": None, "seed": seed, "input": prepared}
-    facts = [opinion, [(p.label, p.sha256) for p in photos]]
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    path = folder / f"teacher_{key}.npy"
+    path = opinions_file(recipe, photos, folder, seed)
     if not path.is_file():
         features = teacher_features(recipe, photos, folder, device=device, progress=progress)
         progress("teacher", 0, 1)
@@ -71,6 +79,29 @@ def teacher_probabilities(
     return labels, np.load(path)
 
 
+def opinions_file(recipe: Recipe, photos: Sequence[Photo], folder: Path, seed: int) -> Path:
+    """Return where the opinions of a recipe's teacher are kept, whether they are there or not."""
+    prepared = asdict(recipe.input) | {"width": None, "height": None}  # the teacher has sides of its own
+    opinion = asdict(recipe.teacher) | {"share": None, "seed": seed, "input": prepared}
+    facts = [opinion, [(p.label, p.sha256) for p in photos]]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return folder / f"teacher_{key}.npy"
+
+
+def extractors(recipe: Recipe) -> Iterator[Recipe]:
+    """Give, for each backbone of a recipe's teacher, a recipe that describes its frozen features."""
+    teacher = recipe.teacher
+    for name, weights, side in zip(teacher.backbones, teacher.weights, teacher.sides, strict=True):
+        yield Recipe(
+            name="general",
+            kind="general",
+            labels=recipe.labels,
+            backbone=Backbone(name, weights),
+            input=replace(recipe.input, width=side, height=side),
+            train=Schedule(train_from="head"),
+        )
+
+
 def teacher_features(
     recipe: Recipe,
     photos: Sequence[Photo],
@@ -80,18 +111,10 @@ def teacher_features(
     progress: Callable[[str, int, int], None],
 ) -> npt.NDArray[np.float32]:
     """Return the features of all backbones of a recipe's teacher side by side, (N, D)."""
-    teacher, parts = recipe.teacher, []
-    for name, weights, side in zip(teacher.backbones, teacher.weights, teacher.sides, strict=True):
-        pupil = Recipe(
-            name="general",
-            kind="general",
-            labels=recipe.labels,
-            backbone=Backbone(name, weights),
-            input=replace(recipe.input, width=side, height=side),
-            train=Schedule(train_from="head"),
-        )
-        network = build(pupil)
-        parts.append(cache_plain(pupil, network.frozen, photos, folder, device=device, progress=progress))
+    parts = [
+        cache_plain(each, build(each).frozen, photos, folder, device=device, progress=progress)
+        for each in extractors(recipe)
+    ]
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
@@ -118,7 +141,9 @@ def opinions(
         warnings.filterwarnings("ignore", message="The least populated class")
         parts = list(folds.split(features, labels))
     for train, judged in parts:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=teacher.strength, max_iter=300))
+        model = make_pipeline(
+            StandardScaler(), LogisticRegression(C=teacher.strength, max_iter=MOST_ITERATIONS)
+        )
         model.fit(features[train], labels[train])
         said[np.ix_(judged, np.searchsorted(names, model.classes_))] = model.predict_proba(features[judged])
     return said
