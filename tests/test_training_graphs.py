@@ -14,7 +14,7 @@ from cascade.arbiter import arbiter_feeds
 from cascade.labels import LabelTree
 from cascade.reliability import expected_calibration_error
 from cascade.training.arbiter_fit import arbitrate, fit_arbiter
-from cascade.training.calibrate import Calibration, calibrate
+from cascade.training.calibrate import Calibration, _cut, calibrate
 from cascade.training.calibration_data import Outputs
 from cascade.training.dial import BUDGETS
 from cascade.training.graphs import (
@@ -271,3 +271,14 @@ def test_answers_on_the_fit_part_are_cross_fitted() -> None:
     gain = expected_gain(result.router, fit, TREE, EXPERTS)
     in_sample = arbitrate(result.arbiter, fit, TREE, EXPERTS, gain > result.default.cost_weight)
     assert 0 < np.abs(in_sample - result.default.fit_probabilities).mean() < 0.05
+
+
+def test_labels_of_one_or_two_photos_calibrate_in_silence() -> None:
+    data = outputs(600)
+    rare = np.flatnonzero(data.targets == 4)
+    few = data.rows(np.setdiff1d(np.arange(600), rare[2:]))  # warnings are errors here
+    result = fitted(few)
+    assert sorted([*result.fit_rows, *result.held_out_rows]) == list(range(len(few.targets)))
+    nobody_thrice = data.rows(np.concatenate([np.flatnonzero(data.targets == k)[:2] for k in range(5)]))
+    first, second = _cut(nobody_thrice.targets, seed=0)
+    assert sorted([*first, *second]) == list(range(10))

@@ -12,13 +12,14 @@ The split `test` is never seen here.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import KFold, StratifiedKFold
 
 from cascade.labels import LabelTree
 from cascade.training.arbiter_fit import arbitrate, cross_fit, fit_arbiter
@@ -29,6 +30,9 @@ from cascade.training.router_fit import expected_gain, fit_router
 from cascade.training.rules import compare_asking, compare_combining, describe
 
 __all__ = ["Asking", "Calibration", "calibrate"]
+
+#: One of so many parts of the photos is held out.
+_PARTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,17 @@ class Calibration:
     facts: dict[str, Any]
 
 
+def _cut(targets: npt.NDArray[np.int64], seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the places of the fit part and of the held-out part, stratified as far as labels have photos."""
+    often = np.bincount(targets).max() >= _PARTS
+    parts = (StratifiedKFold if often else KFold)(_PARTS, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # A label of one or two photos is missing in a part; nothing to act on.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        fit_rows, held_out_rows = next(iter(parts.split(targets, targets)))
+    return fit_rows, held_out_rows
+
+
 def calibrate(
     outputs: Outputs,
     tree: LabelTree,
@@ -92,8 +107,7 @@ def calibrate(
         costs: of every expert, in units of one run of the general model.
         seed: of the partitions.
     """
-    parts = StratifiedKFold(3, shuffle=True, random_state=seed)
-    fit_rows, held_out_rows = next(iter(parts.split(outputs.general, outputs.targets)))
+    fit_rows, held_out_rows = _cut(outputs.targets, seed)
     fit, held_out = outputs.rows(fit_rows), outputs.rows(held_out_rows)
     arbiter = fit_arbiter(fit, tree, experts)
     folds, answers = cross_fit(fit, tree, experts, seed)
