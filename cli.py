@@ -1,6 +1,6 @@
 """Run the command-line from a clone: `python cli.py classify ./photos`."""
 
-from cascade.cli import main
+from cascade.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cascade.bundle import Bundle
+from cascade.bundle.manifest import Bundle
 
 SIZES = (1, 2, 4, 8, 16, 32)
 

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from cascade import Bundle, Cascade
-from cascade.dataset import scan
-from cascade.evaluation import evaluate
-from cascade.metrics import paired_difference
-from cascade.training.assemble import floating_point_operations
-from cascade.training.backbone import build
+from cascade.evaluation.dataset import scan
+from cascade.evaluation.evaluate import evaluate
+from cascade.evaluation.metrics import paired_difference
+from cascade.training.export.assemble import floating_point_operations
+from cascade.training.fit.backbone import build
 from cascade.training.recipe import Backbone, Recipe, Schedule
 
 

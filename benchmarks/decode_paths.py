@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cascade.images import load_image
-from cascade.preprocess import InputSpec, prepare
+from cascade.imaging.decoding import load_image
+from cascade.imaging.preprocessing import InputSpec, prepare
 
 GAPS = (1.0, 1.5, 2.0, 3.0)
 SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg")

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cascade.cli import main as cascade_main
+from cascade.cli.main import main as cascade_main
 
 SUFFIXES = {"jsonl": "jsonl", "csv": "csv", "table": "txt", "parquet": "parquet"}
 
@@ -80,7 +80,7 @@ def survive_kills(
     """Kill runs over a folder until `kills` of them died at work, let the last one finish, compare."""
     # A fork server has imported everything, so that a run is at work some milliseconds after its start.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cascade.cli", "cascade.commands.classify", "cascade.runs.parquet"])
+    context.set_forkserver_preload(["cascade", "cascade.cli.classify", "cascade.runs.parquet"])
     common = ["classify", str(folder), "--quiet", *(["--bundle", str(bundle)] if bundle else [])]
     calm, killed = work / f"calm.{SUFFIXES[kind]}", work / f"killed.{SUFFIXES[kind]}"
 
@@ -146,7 +146,7 @@ def resident_mb(pid: int) -> float:
 
 def memory(folder: Path, work: Path, bundle: Path | None, count: int) -> None:
     output = work / "rows.jsonl"
-    command = [sys.executable, "-m", "cascade.cli", "classify", str(folder), "-o", str(output), "-q"]
+    command = [sys.executable, "-m", "cascade", "classify", str(folder), "-o", str(output), "-q"]
     begun = time.monotonic()
     process = subprocess.Popen([*command, *(["--bundle", str(bundle)] if bundle else [])])
     samples: list[tuple[int, float]] = []  # bytes written, MB
@@ -172,7 +172,16 @@ def duplicates(folder: Path, work: Path, bundle: Path | None, count: int, repeat
     for repeat in range(repeats):
         for name, options in (("without", []), ("with", ["--by-content"])):
             output = work / f"{name}-{repeat}.jsonl"
-            command = [sys.executable, "-m", "cascade.cli", "classify", str(folder), "-o", str(output), "-q"]
+            command = [
+                sys.executable,
+                "-m",
+                "cascade",
+                "classify",
+                str(folder),
+                "-o",
+                str(output),
+                "-q",
+            ]
             begun = time.monotonic()
             subprocess.run([*command, *options, *(["--bundle", str(bundle)] if bundle else [])], check=True)
             seconds[name].append(time.monotonic() - begun)

@@ -138,8 +138,8 @@ def case(number: int, seed: int, files: dict[str, bytes]) -> tuple[str, bytes]:
 def work(first: int, end: int, seed: int) -> None:
     """Run cases and print one line of JSON for each: number, outcome, seconds, memory."""
     from cascade.errors import ImageError
-    from cascade.images import load_image
-    from cascade.preprocess import InputSpec, prepare
+    from cascade.imaging.decoding import load_image
+    from cascade.imaging.preprocessing import InputSpec, prepare
 
     warnings.simplefilter("ignore")  # Pillow remarks on damaged metadata; that is no outcome
     spec = InputSpec(224, 224)

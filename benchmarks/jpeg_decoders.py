@@ -26,7 +26,7 @@ from photo_mixes import MIXES, default_photos, make_mix, sources
 from PIL import Image
 
 from cascade import Bundle
-from cascade.images import reduction_factor
+from cascade.imaging.decoding import reduction_factor
 
 Decoder = Callable[[bytes, int], object]
 

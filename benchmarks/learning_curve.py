@@ -27,10 +27,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cascade.dataset import Photo, scan
-from cascade.metrics import wilson_interval
+from cascade.evaluation.dataset import Photo, scan
+from cascade.evaluation.metrics import wilson_interval
+from cascade.training.fit.teacher import opinions, teacher_features
 from cascade.training.recipe import load_recipes
-from cascade.training.teacher import opinions, teacher_features
 
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 

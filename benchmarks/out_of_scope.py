@@ -2,7 +2,8 @@
 
     python benchmarks/out_of_scope.py DATA [--objects DIR ...] [--bundle DIR] [--seed 0]
 
-Every score of `cascade.training.scope` is built, as the graph that would be shipped, from those photos of the
+Every score of `cascade.training.calibration.out_of_distribution` is built, as the graph that would be
+shipped, from those photos of the
 split `calibration` that a bundle's scope stage is built from (two thirds of it). Things that are no scene:
 
     packaged   photographs and figures inside scikit-image and scikit-learn that show none of the labels
@@ -33,10 +34,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 from cascade import Cascade
-from cascade.dataset import Photo, scan
-from cascade.files import FindOptions, find_photos
+from cascade.evaluation.dataset import Photo, scan
+from cascade.imaging.files import FindOptions, find_photos
 from cascade.policy import answer_kind, best_of, in_scope
-from cascade.training.scope import METHODS, SHIPPED, InScope, run_scope, scope_graph
+from cascade.training.calibration.out_of_distribution import METHODS, SHIPPED, InScope, run_scope, scope_graph
 
 KEPT = 0.95
 COUNT = 60

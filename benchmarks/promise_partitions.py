@@ -31,17 +31,17 @@ import torch
 from scipy import stats
 
 from cascade import Bundle, Cascade
-from cascade.dataset import scan
-from cascade.judged import judge
+from cascade.evaluation.dataset import scan
+from cascade.evaluation.guarantee_check import sets_of
+from cascade.evaluation.labelled_answers import judge
 from cascade.labels import NOT_MINE
 from cascade.policy import in_scope
-from cascade.proof import sets_of
-from cascade.training.arbiter_fit import arbitrate
-from cascade.training.calibrate import calibrate
-from cascade.training.calibration_data import Outputs
-from cascade.training.guarantees import fit_guarantees
-from cascade.training.router_fit import expected_gain
-from cascade.training.scope import InScope, run_scope
+from cascade.training.calibration.arbiter import arbitrate
+from cascade.training.calibration.cross_fitting import calibrate
+from cascade.training.calibration.guarantees import fit_guarantees
+from cascade.training.calibration.out_of_distribution import InScope, run_scope
+from cascade.training.calibration.router import expected_gain
+from cascade.training.calibration.stage_logits import Outputs
 
 SHARES = (0.03, 0.05, 0.08, 0.10, 0.15, 0.20, 0.30)
 COVERAGES = (0.80, 0.90, 0.95)

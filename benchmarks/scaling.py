@@ -53,7 +53,17 @@ def growth(cascade: Cascade, paths: Sequence[Path], sizes: Sequence[int], rounds
 
 
 def command(folder: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "cascade.cli", "classify", str(folder), "--format", "jsonl", "-q", *options]
+    return [
+        sys.executable,
+        "-m",
+        "cascade",
+        "classify",
+        str(folder),
+        "--format",
+        "jsonl",
+        "-q",
+        *options,
+    ]
 
 
 def fill(folder: Path, paths: Sequence[Path], size: int) -> Path:

@@ -40,9 +40,9 @@ from photo_mixes import MIXES, default_photos, make_mix, sources
 from PIL import Image
 
 from cascade import Bundle, Cascade
-from cascade.cores import usable_cores
-from cascade.images import reduction_factor
-from cascade.stage import FEATURES
+from cascade.bundle.stage import FEATURES
+from cascade.imaging.decoding import reduction_factor
+from cascade.inference.cpu import usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 #: What issue and README promise: mix -> (c/a, c/b); and c/d for every mix.
@@ -96,7 +96,7 @@ def predict_many(cascade: Cascade) -> Contestant:
 
 def whole_process(cascade: Cascade) -> Contestant:
     bundle = cascade.bundle
-    command = [sys.executable, "-m", "cascade.cli", "classify", "--bundle", str(bundle.folder)]
+    command = [sys.executable, "-m", "cascade", "classify", "--bundle", str(bundle.folder)]
     command += ["--variant", cascade.variant]
 
     def run(paths: Sequence[Path]) -> None:

@@ -18,8 +18,8 @@ from typing import Any
 from photo_mixes import default_photos
 
 from cascade import Bundle, Cascade
-from cascade.dataset import scan
-from cascade.evaluation import evaluate
+from cascade.evaluation.dataset import scan
+from cascade.evaluation.evaluate import evaluate
 
 LIMITS = {"accuracy": 0.2, "ece": 0.3}
 

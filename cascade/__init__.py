@@ -5,7 +5,7 @@
 'bedroom'
 """
 
-from cascade.bundle import Bundle
+from cascade.bundle.manifest import Bundle
 from cascade.classifier import Cascade
 from cascade.errors import (
     BundleError,
@@ -18,7 +18,7 @@ from cascade.errors import (
     UsageError,
 )
 from cascade.policy import Decision, OperatingPoint, decide
-from cascade.result import ErrorInfo, Opinion, Prediction
+from cascade.prediction import ErrorInfo, Opinion, Prediction
 
 __version__ = "0.1.0"
 

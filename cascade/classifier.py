@@ -20,20 +20,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade.arbiter import arbiter_feeds
-from cascade.bundle import Bundle, Stage
-from cascade.choice import choose_point
-from cascade.cores import usable_cores
+from cascade.bundle.manifest import Bundle, Stage
+from cascade.bundle.stage import FEATURES
 from cascade.errors import ImageError, UsageError
-from cascade.images import MAX_PIXELS, ImageSource, load_image
-from cascade.label_sets import LabelSets
-from cascade.outputs import FloatArray, PreparedPhotos, StageOutputs
+from cascade.guarantees.conformal_sets import LabelSets
+from cascade.imaging.decoding import MAX_PIXELS, ImageSource, load_image
+from cascade.imaging.preprocessing import InputSpec, prepare
+from cascade.inference.arbitration import arbiter_feeds
+from cascade.inference.cpu import usable_cores
+from cascade.inference.operating_point import choose_point
+from cascade.inference.routing import choose_experts
+from cascade.inference.session import GraphSession
+from cascade.inference.stage_outputs import FloatArray, PreparedPhotos, StageOutputs
 from cascade.policy import decide
-from cascade.preprocess import InputSpec, prepare
-from cascade.result import ErrorInfo, Opinion, Prediction
-from cascade.router import choose_experts
-from cascade.session import GraphSession
-from cascade.stage import FEATURES
+from cascade.prediction import ErrorInfo, Opinion, Prediction
 
 __all__ = ["Cascade", "PreparedPhotos", "StageOutputs"]
 
@@ -49,20 +49,20 @@ class Cascade:
             shipped one.
         operating_point: a name from the bundle; decides between a label, a parent and "unknown".
         max_error: instead of an operating point, the share of wrong ones among the answers that is
-            accepted, e.g. 0.05: what cannot be answered within it is "unknown". `cascade.promise` says what
-            exactly is promised.
+            accepted, e.g. 0.05: what cannot be answered within it is "unknown".
+            `cascade.guarantees.risk_control` says what exactly is promised.
         budget: how much may be spent on experts, from 0, the general model alone, to 1, asking whenever it
-            may help; see `cascade.budget`. ``Cascade.budget`` is the step of the dial that is used, and
-            ``Cascade.operating_point.max_error`` what is promised with it.
+            may help; see `cascade.guarantees.budget`. ``Cascade.budget`` is the step of the dial that is
+            used, and ``Cascade.operating_point.max_error`` what is promised with it.
         label_set: also give, as `Prediction.label_set`, labels that contain the right one with this
-            probability, e.g. 0.95; see `cascade.label_sets`.
+            probability, e.g. 0.95; see `cascade.guarantees.conformal_sets`.
         top_k: how many (label, probability) pairs `Prediction.top` holds.
         ask: ``"router"`` asks experts where it pays, ``"never"`` uses the general model alone,
             ``"always"`` asks every expert about every photo.
         workers: photos are worked on by this many threads; None means one per core.
         max_pixels: larger photos become rows with the error ``too_many_pixels``.
         variant: which graphs of the bundle run: ``"exact"``, another that it has, or ``"auto"`` for the
-            fastest that computes correctly on this machine, see `cascade.variants`.
+            fastest that computes correctly on this machine, see `cascade.bundle.variants`.
 
     Raises:
         BundleError: when the bundle is missing, damaged or does not fit together.
@@ -320,7 +320,7 @@ class Cascade:
 
 
 def _variant(bundle: Bundle) -> str:
-    from cascade.variants import choose_variant  # which builds classifiers to try the variants
+    from cascade.bundle.variants import choose_variant  # which builds classifiers to try the variants
 
     return choose_variant(bundle).variant
 

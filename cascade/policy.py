@@ -43,7 +43,8 @@ class OperatingPoint:
         cost_weight: an expert is asked when its gain exceeds ``cost_weight`` times its cost, where cost
             is in units of one run of the general model; 0 or more.
         scope_threshold: a photo whose scope score is above this is "unknown"; None looks at no score.
-        max_error: share of wrong answers that is promised, see `cascade.promise`; None promises nothing.
+        max_error: share of wrong answers that is promised, see `cascade.guarantees.risk_control`; None
+        promises nothing.
 
     Raises:
         BundleError: when a value is outside its range.

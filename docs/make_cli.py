@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from cascade.cli import cli
+from cascade.cli.main import cli
 from cascade.errors import IMAGE_ERROR_CODES, IMAGE_WARNING_CODES
 
 PAGE = Path(__file__).with_name("cli.md")

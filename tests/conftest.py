@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade.cli import main
+from cascade.cli.main import main
 
 # A busy machine is slow now and then; how long an example takes is no property of the code.
 hypothesis.settings.register_profile(
@@ -140,7 +140,7 @@ def two_expert_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactor
     """The tiny bundle with a second expert, which mixes its labels up and so does harm, with the arbiter that
     training would build and a router that asks about some labels and not about others."""
     onnx = pytest.importorskip("onnx")
-    from cascade.training import graphs
+    from cascade.training.export import decision_graphs as graphs
 
     home = tmp_path_factory.mktemp("two") / "bundle"
     shutil.copytree(tiny_bundle, home)
@@ -190,7 +190,7 @@ def dial_bundle(two_expert_bundle: Path, tmp_path_factory: pytest.TempPathFactor
 def expertless_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of a general model and a calibrating arbiter."""
     onnx = pytest.importorskip("onnx")
-    from cascade.training import graphs
+    from cascade.training.export import decision_graphs as graphs
 
     home = tmp_path_factory.mktemp("none") / "bundle"
     shutil.copytree(tiny_bundle, home)

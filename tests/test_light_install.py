@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -28,7 +29,7 @@ THEIRS = [
     "packaging", "pygments", "sympy", "typing_extensions",
 ]  # fmt: skip
 #: Modules that only a command with an extra imports, and the library that they need.
-EXTRA_MODULES = {"cascade.report.plots": "matplotlib"}
+EXTRA_MODULES = {"cascade.evaluation.report.plots": "matplotlib"}
 
 HOOK = """
 import sys
@@ -78,7 +79,7 @@ def import_all(modules: list[str]) -> str:
 def test_every_runtime_module_is_imported_without_extras() -> None:
     modules = runtime_modules()
     assert len(modules) > 20
-    assert {"cascade.images", "cascade.classifier", "cascade.commands.train"} <= set(modules)
+    assert {"cascade.imaging.decoding", "cascade.classifier", "cascade.cli.train"} <= set(modules)
     result = run_light(import_all(modules))
     assert result.stdout == "imported\n", result.stderr
 
@@ -100,10 +101,8 @@ def test_the_check_notices_what_is_missing(missing: str) -> None:
 @pytest.mark.parametrize("library", ["torch", "timm", "onnx", "sklearn", "matplotlib", "pillow_heif"])
 def test_the_check_notices_a_planted_import(tmp_path: Path, library: str) -> None:
     copy = tmp_path / "cascade"
-    copy.mkdir()
-    for file in PACKAGE.glob("*.py"):
-        (copy / file.name).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
-    modules = ["cascade.images", "cascade.policy"]
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("training", "__pycache__"))
+    modules = ["cascade.imaging.decoding", "cascade.policy"]
     assert run_light(import_all(modules), path=tmp_path).stdout == "imported\n"
     with (copy / "policy.py").open("a", encoding="utf-8") as policy:
         policy.write(f"\nimport {library}\n")
@@ -119,7 +118,7 @@ def test_the_list_of_libraries_is_that_of_the_project() -> None:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return run_light(f"from cascade.cli import main\nsys.argv[1:] = {list(arguments)!r}\nmain()")
+    return run_light(f"from cascade.cli.main import main\nsys.argv[1:] = {list(arguments)!r}\nmain()")
 
 
 def test_help_of_every_command() -> None:

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cascade.budget import BudgetCurve, BudgetPoint
-from cascade.bundle import Bundle
-from cascade.choice import choose_point
+from cascade.bundle.manifest import Bundle
 from cascade.errors import BundleError, UsageError
-from cascade.label_sets import LabelSets
+from cascade.guarantees.budget import BudgetCurve, BudgetPoint
+from cascade.guarantees.conformal_sets import LabelSets
+from cascade.guarantees.risk_control import Promise, PromisePoint
+from cascade.inference.operating_point import choose_point
 from cascade.labels import UNKNOWN, LabelTree
 from cascade.policy import REASONS, Decision, OperatingPoint, answer_kind, best_of, decide
-from cascade.promise import Promise, PromisePoint
 
 TREE = LabelTree(
     ("bed", "kitchen", "beach", "menu"),
@@ -243,7 +243,7 @@ def test_many_rows_are_decided_as_one_by_one(
 
 # --- the description that goes with every bundle ---------------------------------------------------------
 
-DESCRIPTION = Path(__file__).parents[1] / "cascade" / "training" / "policy.md"
+DESCRIPTION = Path(__file__).parents[1] / "cascade" / "training" / "export" / "policy.md"
 
 
 def described(text: str) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cascade.classifier import Cascade
-from cascade.files import Found
-from cascade.rows import Row
-from cascade.runs.crash import CrashGuard
+from cascade.imaging.files import Found
+from cascade.runs.crash_guard import CrashGuard
+from cascade.runs.durable_output import Store
 from cascade.runs.progress import Progress
-from cascade.runs.store import Store
+from cascade.runs.rows import Row
 from cascade.runs.stream import Item, classify_stream, hash_ahead
 from cascade.runs.summary import Summary
 
@@ -29,7 +29,7 @@ class FolderRun:
     Attributes:
         cascade: the classifier.
         store: takes the rows.
-        bundle: see `cascade.rows.bundle_id`.
+        bundle: see `cascade.runs.rows.bundle_id`.
         by_content: recognise photos by their content: those that have a row are not read again, and
             identical files are classified once.
         stopped: whether the user asked for an end.

@@ -18,9 +18,9 @@ from typing import IO, Any, Final
 from urllib.parse import quote
 
 from cascade.errors import ImageError, OutputError
-from cascade.images import load_image
+from cascade.imaging.decoding import load_image
 from cascade.labels import LabelTree
-from cascade.rows import Row, path_of
+from cascade.runs.rows import Row, path_of
 
 __all__ = ["write_gallery"]
 
@@ -49,7 +49,7 @@ def write_gallery(
         path: the HTML file. It appears when it is complete.
         rows: of the run.
         tree: of the bundle; orders the labels.
-        bundle: see `cascade.rows.bundle_id`.
+        bundle: see `cascade.runs.rows.bundle_id`.
         max_pixels: as for classifying; larger photos get no thumbnail.
         workers: threads that make thumbnails.
         advance: called after every photo.

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from cascade.errors import OutputError, UsageError
-from cascade.rows import Row
+from cascade.runs.rows import Row
 from cascade.runs.stream import Item
 
 __all__ = ["Journal"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cascade.errors import MissingExtraError, OutputError
-from cascade.rows import ROW_SCHEMA_VERSION, Row, columns_of, flatten
+from cascade.runs.rows import ROW_SCHEMA_VERSION, Row, columns_of, flatten
 
 __all__ = ["ParquetWriter"]
 
@@ -28,8 +28,8 @@ class ParquetWriter:
     strings.
 
     Args:
-        fields: see `cascade.rows.choose_fields`.
-        bundle: see `cascade.rows.bundle_id`.
+        fields: see `cascade.runs.rows.choose_fields`.
+        bundle: see `cascade.runs.rows.bundle_id`.
         sha256: of the bundle, in full.
 
     Raises:

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Final
 
 from cascade.errors import OutputError
-from cascade.files import Found
+from cascade.imaging.files import Found
 from cascade.labels import UNKNOWN
-from cascade.rows import Row
+from cascade.runs.rows import Row
 
 __all__ = ["SidecarWriter", "keywords_of", "sidecar_path", "with_keywords"]
 

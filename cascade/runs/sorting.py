@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from cascade.errors import OutputError, UsageError
-from cascade.rows import Row, path_of
+from cascade.runs.rows import Row, path_of
 
 __all__ = ["SORT_MODES", "Undone", "check_target", "plan_sorting", "sort_photos", "undo_sorting"]
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from cascade.classifier import Cascade
-from cascade.files import Found
-from cascade.result import Prediction
-from cascade.rows import Row, make_row, rename_row
+from cascade.imaging.files import Found
+from cascade.prediction import Prediction
+from cascade.runs.rows import Row, make_row, rename_row
 
 __all__ = ["Item", "classify_stream", "content_hash", "hash_ahead"]
 
@@ -59,7 +59,7 @@ def classify_stream(
         cascade: the classifier.
         items: what was found.
         emit: takes each item with its row; by the time it returns, ``known`` must know the row's content.
-        bundle: see `cascade.rows.bundle_id`.
+        bundle: see `cascade.runs.rows.bundle_id`.
         known: returns the row of a photo with this SHA-256, if one was emitted.
         stopped: when true, no more items are taken; those being worked on are finished.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from cascade.rows import Row
+from cascade.runs.rows import Row
 
 __all__ = ["Summary"]
 

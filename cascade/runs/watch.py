@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from cascade.errors import MissingExtraError
-from cascade.files import FindOptions, Found, find_changed, find_photos, look_at
+from cascade.imaging.files import FindOptions, Found, find_changed, find_photos, look_at
 
 __all__ = ["SETTLE_SECONDS", "watch_batches"]
 
@@ -63,7 +63,7 @@ def watch_batches(
 
     Args:
         roots: folders (files are allowed; their changes are noticed too).
-        options: see `cascade.files.FindOptions`.
+        options: see `cascade.imaging.files.FindOptions`.
         stopped: whether to end; looked at twice a second.
         settle_seconds: see `SETTLE_SECONDS`.
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from cascade.cores import usable_cores
-from cascade.dataset import Dataset, Photo, scan
 from cascade.errors import DataError, ImageError, UsageError
-from cascade.images import load_image
-from cascade.training.losses import make_loss
+from cascade.evaluation.dataset import Dataset, Photo, scan
+from cascade.imaging.decoding import load_image
+from cascade.inference.cpu import usable_cores
+from cascade.training.fit.losses import make_loss
+from cascade.training.overrides import override
+from cascade.training.progress import Report
 from cascade.training.recipe import Recipe, load_recipes
-from cascade.training.report import Report
-from cascade.training.settings import override
 
 __all__ = ["Project", "choose_device", "open_project", "readable"]
 
@@ -77,12 +77,12 @@ def open_project(
     """Read recipes and find photos.
 
     Args:
-        data: labelled photos, see `cascade.dataset.scan`.
+        data: labelled photos, see `cascade.evaluation.dataset.scan`.
         recipes: recipe files or folders of them.
         work: folder for caches and checkpoints; made if it is not there.
         only: names of the recipes to work on; all of them if empty.
         device: ``"cpu"``, ``"cuda"``, ...; None takes a GPU when there is one.
-        settings: dotted field -> value, for all recipes; see `cascade.training.settings.override`.
+        settings: dotted field -> value, for all recipes; see `cascade.training.overrides.override`.
 
     Raises:
         DataError: when photos are missing or unusable.

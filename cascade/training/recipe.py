@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from cascade.errors import BundleError, RecipeError
+from cascade.imaging.preprocessing import InputSpec
 from cascade.labels import LabelTree
-from cascade.preprocess import InputSpec
 
 __all__ = ["Augmentation", "Backbone", "Recipe", "Schedule", "Teacher", "load_recipes", "read_toml"]
 

@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cascade.bundle import MANIFEST
-from cascade.training.assemble import assemble
-from cascade.training.estimate import announce
-from cascade.training.fit import fit
-from cascade.training.lr_study import study_project
-from cascade.training.pack import take_place
+from cascade.bundle.manifest import MANIFEST
+from cascade.training.explore.learning_rate import study_project
+from cascade.training.explore.sweep import Sweep, run_sweep
+from cascade.training.export.assemble import assemble
+from cascade.training.export.packaging import take_place
+from cascade.training.fit.network import fit
+from cascade.training.progress import Report, table_console
 from cascade.training.project import open_project
-from cascade.training.report import Report, table_console
-from cascade.training.sweep import Sweep, run_sweep
+from cascade.training.time_estimate import announce
 from cascade.training.tracking import Tracker
 
 __all__ = ["explore", "train"]
@@ -48,7 +48,7 @@ def train(
     """Train every recipe and write a bundle.
 
     Args:
-        data: labelled photos, see `cascade.dataset.scan`.
+        data: labelled photos, see `cascade.evaluation.dataset.scan`.
         recipes: recipe files or folders of them.
         out: folder of the bundle; replaced if it is one already.
         work: folder for caches and checkpoints; ``OUT.work`` if None.
@@ -58,9 +58,9 @@ def train(
         name: of the bundle; the name of ``out`` if None.
         version: of the bundle.
         max_error: share of wrong answers that the default operating point promises to keep below, or the
-            smallest that can be promised if that is more; see `cascade.promise`.
-        int8: also pack an int8 variant of every image stage, see `cascade.training.quantize`.
-        settings: dotted field -> value, for all recipes; see `cascade.training.settings.override`.
+            smallest that can be promised if that is more; see `cascade.guarantees.risk_control`.
+        int8: also pack an int8 variant of every image stage, see `cascade.training.export.quantize`.
+        settings: dotted field -> value, for all recipes; see `cascade.training.overrides.override`.
 
     Raises:
         DataError: when photos are missing or unusable.
@@ -127,7 +127,7 @@ def explore(
         recipes: as for `train`.
         work: folder for caches and results; it may be that of a training, which then shares its views.
         only: recipes to work on.
-        sweep: file, see `cascade.training.sweep`.
+        sweep: file, see `cascade.training.explore.sweep`.
         wandb: of a sweep, as for `train`.
         device: as for `train`.
         settings: as for `train`.

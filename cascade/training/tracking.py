@@ -14,9 +14,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from cascade.dataset import Photo
 from cascade.errors import MissingExtraError, UsageError
-from cascade.images import load_image
+from cascade.evaluation.dataset import Photo
+from cascade.imaging.decoding import load_image
 
 __all__ = ["WANDB_MODES", "Tracker"]
 

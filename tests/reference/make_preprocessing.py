@@ -2,8 +2,8 @@
 
     python tests/reference/make_preprocessing.py        # needs the extra `train`
 
-tests/test_preprocess.py compares `cascade.preprocess.prepare` with it, so the light install, too, is tested
-against code that is not ours.
+tests/test_preprocess.py compares `cascade.imaging.preprocessing.prepare` with it, so the light install, too,
+is tested against code that is not ours.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Bundles on disk: manifest, schema, safety of graphs, golden check and variants."""

@@ -1,0 +1,168 @@
+"""Does a bundle compute on this machine what it computed where it was made? In: a bundle. Out: a `Checked`
+for each of its variants.
+
+The photos of `golden/` are put through every image stage of a variant, and through the arbiter with every
+expert asked, and compared with the outputs that the same variant gave when it was packed. Integer graphs are
+the reason: on a processor without VNNI instructions their sums can saturate, and accuracy is lost silently.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cascade.bundle.manifest import Bundle
+from cascade.bundle.stage import EXACT
+from cascade.classifier import Cascade
+from cascade.errors import BundleError
+
+__all__ = ["Checked", "verify"]
+
+#: Probability that a variant may differ by from what it gave when it was packed. Kernels of other processors
+#: round differently by one quantisation step here and there; saturation moves far more.
+VARIANT_TOLERANCE: Final = 0.03
+#: Runs of the general model that are timed; the fastest counts: whatever else the machine does only adds.
+_TIMED: Final = 9
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One variant on this machine.
+
+    Attributes:
+        variant: its name.
+        photos: golden photos that were compared.
+        difference: stage -> largest absolute difference of a logit (arbiter: of a probability) from what it
+            gave when it was packed.
+        from_exact: largest absolute difference of a probability from the exact graphs' golden outputs.
+        flipped: photos whose most probable label is another one than when it was packed.
+        general_ms: milliseconds of one thread for one photo in the general model.
+        problems: why the variant must not be used here; empty if it may.
+    """
+
+    variant: str
+    photos: int
+    difference: Mapping[str, float]
+    from_exact: float
+    flipped: int
+    general_ms: float
+    problems: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.photos or not 0 <= self.flipped <= self.photos:
+            raise ValueError(f"{self.flipped} of {self.photos} photos cannot have flipped")
+
+    @property
+    def usable(self) -> bool:
+        """Whether the variant may be used on this machine."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "variant": self.variant,
+            "usable": self.usable,
+            "problems": list(self.problems),
+            "photos": self.photos,
+            "flipped": self.flipped,
+            "difference": {stage: round(value, 6) for stage, value in self.difference.items()},
+            "from_exact": round(self.from_exact, 6),
+            "general_ms": round(self.general_ms, 3),
+        }
+
+
+def verify(bundle: Bundle) -> tuple[Checked, ...]:
+    """Check every variant of a bundle on this machine; the exact one comes first.
+
+    Raises:
+        BundleError: when the bundle has no golden outputs, or they do not fit to it.
+    """
+    path = bundle.folder / "golden" / "golden.json"
+    try:
+        golden = json.loads(path.read_text(encoding="utf-8"))
+        inputs = _inputs(bundle, golden)
+        checked = []
+        for variant in bundle.variants:
+            cascade = Cascade(bundle, ask="always", workers=1, variant=variant)
+            checked.append(_check(cascade, variant, golden, inputs))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(
+            f"{path}: the golden outputs cannot be used ({error!r}); copy the bundle again"
+        ) from error
+    return tuple(checked)
+
+
+def _inputs(bundle: Bundle, golden: Mapping[str, Any]) -> dict[Any, npt.NDArray[np.uint8]]:
+    inputs = {}
+    for stage in (bundle.general, *bundle.experts):
+        pixels = []
+        for entry in golden["photos"]:
+            with Image.open(bundle.folder / "golden" / entry["prepared"][stage.name]) as image:
+                pixels.append(np.asarray(image.convert("RGB")))
+        assert stage.input is not None  # Bundle checks it
+        inputs[stage.input] = np.stack(pixels)
+    return inputs
+
+
+def _check(
+    cascade: Cascade, variant: str, golden: Mapping[str, Any], inputs: dict[Any, npt.NDArray[np.uint8]]
+) -> Checked:
+    exact = golden["photos"]
+    expected = exact if variant == EXACT else [entry["variants"][variant] for entry in exact]
+    out = cascade.run_stages(inputs)
+    difference = {"general": _distance(out.general_logits, [e["general_logits"] for e in expected])}
+    for name, logits in out.expert_logits.items():
+        difference[name] = _distance(logits, [e["expert_logits"][name] for e in expected])
+    wanted = np.array([e["probabilities_always"] for e in expected])
+    difference["arbiter"] = _distance(out.probabilities, wanted)
+    tolerance = golden["tolerance"]["probabilities"] if variant == EXACT else VARIANT_TOLERANCE
+    # Labels that were within the tolerance of each other when it was packed may change places.
+    best_two = np.sort(wanted, axis=1)[:, -2:]
+    clear = best_two[:, 1] - best_two[:, 0] > tolerance
+    flipped = int((clear & (out.probabilities.argmax(1) != wanted.argmax(1))).sum())
+    problems = []
+    if flipped:
+        problems.append(f"{flipped} of {len(exact)} photos get another label than when the bundle was made")
+    if not difference["arbiter"] <= tolerance:  # also true for nan
+        problems.append(f"a probability differs by {difference['arbiter']:.3f}, more than {tolerance:g}")
+    limit = golden["tolerance"]["logits"]
+    worst = max(value for stage, value in difference.items() if stage != "arbiter")
+    if variant == EXACT and not worst <= limit:
+        problems.append(f"a logit differs by {worst:.3f}, more than {limit:g}")
+    return Checked(
+        variant=variant,
+        photos=len(exact),
+        difference=difference,
+        from_exact=_distance(out.probabilities, [e["probabilities_always"] for e in exact]),
+        flipped=flipped,
+        general_ms=_general_ms(cascade, inputs),
+        problems=tuple(problems),
+    )
+
+
+def _general_ms(cascade: Cascade, inputs: dict[Any, npt.NDArray[np.uint8]]) -> float:
+    session = cascade.bundle.open_image_stage(cascade.bundle.general)
+    spec = cascade.bundle.general.input
+    assert spec is not None
+    seconds = []
+    for _ in range(_TIMED):
+        started = time.perf_counter()
+        session.run_photos(inputs[spec][:2])
+        seconds.append(time.perf_counter() - started)
+    return min(seconds) * 1e3 / len(inputs[spec][:2])
+
+
+def _distance(one: Floats, other: Any) -> float:
+    expected = np.asarray(other, dtype=np.float64)
+    if one.shape != expected.shape:
+        raise ValueError(f"the golden outputs have the shape {expected.shape}, the graph gives {one.shape}")
+    return float(np.abs(one - expected).max())

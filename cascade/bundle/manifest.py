@@ -1,0 +1,351 @@
+"""A bundle on disk: a folder of ONNX graphs and `bundle.json`. In: a folder. Out: a validated `Bundle`.
+
+    bundle.json     what is here; see `Bundle` for every field
+    general.onnx    image -> logits, embedding
+    <expert>.onnx   image -> logits, the last one meaning "not mine"
+    router.onnx     general_logits -> gain                       (absent in a bundle without experts)
+    arbiter.onnx    general_logits, <expert>_logits, asked -> probabilities
+    scope.onnx      general_logits, embedding -> score; higher is stranger    (may be absent)
+    golden/         inputs and the outputs expected at every stage
+    metrics.json    everything that was measured
+    README.md       the model card                    POLICY.md   from probabilities to an answer, in words
+
+Reading a bundle runs no code of the bundle: JSON and ONNX only, hashes checked before a graph is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import onnxruntime as ort
+
+from cascade.bundle.graph_safety import MAX_GRAPH_BYTES, check_graph
+from cascade.bundle.schema import check_manifest, read_manifest
+from cascade.bundle.stage import EXACT, FEATURES, Stage
+from cascade.errors import BundleError, UsageError
+from cascade.guarantees.budget import BudgetCurve
+from cascade.guarantees.conformal_sets import LabelSets
+from cascade.guarantees.drift import Reference
+from cascade.guarantees.risk_control import Promise
+from cascade.inference.session import GraphSession
+from cascade.labels import NOT_MINE, LabelTree
+from cascade.policy import OperatingPoint
+
+__all__ = ["BUNDLE_ENVIRONMENT_VARIABLE", "FORMAT_VERSION", "Bundle", "Stage", "find_bundle"]
+
+FORMAT_VERSION: Final = 1
+BUNDLE_ENVIRONMENT_VARIABLE: Final = "CASCADE_BUNDLE"
+MANIFEST: Final = "bundle.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A validated manifest. Graphs are loaded by `open_image_stage`, `open_router` and `open_arbiter`.
+
+    Attributes:
+        folder: where it is.
+        name: of the bundle, e.g. ``"default"``.
+        version: of the bundle, e.g. ``"0.1.0"``; see models/CHANGELOG.md.
+        tree: leaf labels in the order of `probabilities`, and their parents.
+        general: the stage that sees every photo.
+        experts: in the order of the router's and arbiter's columns; may be empty.
+        router: None if there are no experts.
+        arbiter: present in every bundle; without experts it only calibrates.
+        scope: says how unlike everything known a photo is; None if no operating point asks for it.
+        operating_points: by name; ``"default"`` is always there.
+        promise: every operating point that keeps a promise about errors; None if nothing can be promised.
+        budget: the dial between speed and accuracy; None without experts, or if it was made without.
+        label_sets: the numbers of label sets; None if the bundle was made without.
+        reference: what the photos were like that the promise was tested on; None likewise.
+        minimum_onnxruntime: oldest version that runs every graph.
+        provenance: recipes, data sources, licences, commit, seed.
+        measured: figures of the exported graphs, each with the command that printed it.
+
+    Raises:
+        BundleError: when the parts do not fit together.
+    """
+
+    folder: Path
+    name: str
+    version: str
+    tree: LabelTree
+    general: Stage
+    experts: tuple[Stage, ...]
+    router: Stage | None
+    arbiter: Stage
+    operating_points: dict[str, OperatingPoint]
+    minimum_onnxruntime: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+    scope: Stage | None = None
+    promise: Promise | None = None
+    budget: BudgetCurve | None = None
+    label_sets: LabelSets | None = None
+    reference: Reference | None = None
+
+    def __post_init__(self) -> None:
+        labels = self.tree.labels
+        if self.general.labels != labels:
+            raise BundleError("the general model's labels are not the bundle's labels, in the same order")
+        if self.arbiter.labels != labels:
+            raise BundleError("the arbiter's labels are not the bundle's labels, in the same order")
+        names = [expert.name for expert in self.experts]
+        if len(set(names)) != len(names):
+            raise BundleError("two experts have the same name")
+        for expert in self.experts:
+            foreign = set(expert.labels[:-1]) - set(labels)
+            if expert.labels[-1] != NOT_MINE or foreign:
+                raise BundleError(
+                    f"expert {expert.name!r}: labels must be labels of the bundle, then {NOT_MINE!r}"
+                    + (f"; it also has {', '.join(sorted(foreign))}" if foreign else "")
+                )
+        for stage in (self.general, *self.experts):
+            if stage.input is None:
+                raise BundleError(f"stage {stage.name!r}: has no input specification")
+            if stage.takes == FEATURES and (stage is self.general or stage.input != self.general.input):
+                raise BundleError(
+                    f"stage {stage.name!r}: takes the general model's features, so it must be an expert "
+                    "with the same input specification"
+                )
+        if bool(self.experts) != (self.router is not None):
+            raise BundleError("a bundle with experts needs a router, and one without has none")
+        if self.router is not None and list(self.router.labels) != names:
+            raise BundleError("the router's outputs are not the experts, in the same order")
+        if "default" not in self.operating_points:
+            raise BundleError("there is no operating point 'default'")
+        limits = [point.scope_threshold for point in self.operating_points.values()]
+        limits += [self.promise.scope_threshold] if self.promise else []
+        if self.budget is not None:
+            costs = [expert.cost for expert in self.experts]
+            self.budget.check(costs, self.operating_points["default"])
+            limits += [point.operating_point.scope_threshold for point in self.budget.points]
+        if self.scope is None and any(limit is not None for limit in limits):
+            raise BundleError("a scope threshold needs the stage 'scope'")
+        if self.reference is not None and set(self.reference.labels) != set(labels):
+            raise BundleError("the labels of the reference are not the bundle's labels")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str] | None = None) -> Bundle:
+        """Read and check `bundle.json`; graphs and hashes are checked when a stage is opened.
+
+        Args:
+            folder: None looks where `find_bundle` says.
+        """
+        root = find_bundle(folder)
+        path = root / MANIFEST
+        try:
+            return cls._from_dict(root, read_manifest(path))
+        except BundleError as error:
+            raise BundleError(f"{path}: {error}") from None
+
+    @classmethod
+    def _from_dict(cls, root: Path, data: Any) -> Bundle:
+        if not isinstance(data, dict):
+            raise BundleError("must hold one JSON object")
+        found = data.get("format_version")
+        if found != FORMAT_VERSION:
+            raise BundleError(
+                f"has format version {found!r}, this cascade reads {FORMAT_VERSION}; "
+                "install the cascade that wrote it or train the bundle again"
+            )
+        check_manifest(data)
+        try:
+            labels = data["labels"]
+            stages = data["stages"]
+            bundle = cls(
+                folder=root,
+                name=str(data["name"]),
+                version=str(data["version"]),
+                tree=LabelTree(
+                    tuple(item["label"] for item in labels),
+                    {item["label"]: item["parent"] for item in labels},
+                ),
+                general=Stage.from_dict("general", stages["general"]),
+                experts=tuple(Stage.from_dict(str(item["name"]), item) for item in stages["experts"]),
+                router=Stage.from_dict("router", stages["router"]) if stages.get("router") else None,
+                arbiter=Stage.from_dict("arbiter", stages["arbiter"]),
+                scope=Stage.from_dict("scope", stages["scope"]) if stages.get("scope") else None,
+                operating_points={
+                    str(key): OperatingPoint.from_dict(value)
+                    for key, value in data["operating_points"].items()
+                },
+                promise=Promise.from_dict(data["promise"]) if data.get("promise") else None,
+                budget=BudgetCurve.from_dict(data["budget"]) if data.get("budget") else None,
+                label_sets=LabelSets.from_dict(data["label_sets"]) if data.get("label_sets") else None,
+                reference=Reference.from_dict(data["reference"]) if data.get("reference") else None,
+                minimum_onnxruntime=str(data["minimum_onnxruntime"]),
+                provenance=dict(data.get("provenance", {})),
+                measured=dict(data.get("measured", {})),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BundleError(f"field missing or of the wrong type: {error}") from None
+        if _version(ort.__version__) < _version(bundle.minimum_onnxruntime):
+            raise BundleError(
+                f"needs onnxruntime {bundle.minimum_onnxruntime}, this is {ort.__version__}; "
+                f"run: pip install 'onnxruntime>={bundle.minimum_onnxruntime}'"
+            )
+        return bundle
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of `bundle.json`."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "version": self.version,
+            "minimum_onnxruntime": self.minimum_onnxruntime,
+            "labels": [{"label": label, "parent": self.tree.parent_of[label]} for label in self.tree.labels],
+            "stages": {
+                "general": self.general.to_dict(),
+                "experts": [{"name": e.name, **e.to_dict()} for e in self.experts],
+                "router": self.router.to_dict() if self.router else None,
+                "arbiter": self.arbiter.to_dict(),
+                "scope": self.scope.to_dict() if self.scope else None,
+            },
+            "operating_points": {k: v.to_dict() for k, v in self.operating_points.items()},
+            "promise": self.promise.to_dict() if self.promise else None,
+            "budget": self.budget.to_dict() if self.budget else None,
+            "label_sets": self.label_sets.to_dict() if self.label_sets else None,
+            "reference": self.reference.to_dict() if self.reference else None,
+            "provenance": self.provenance,
+            "measured": self.measured,
+        }
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Every stage, in the order in which a photo meets them."""
+        router = (self.router,) if self.router else ()
+        scope = (self.scope,) if self.scope else ()
+        return (self.general, *scope, *router, *self.experts, self.arbiter)
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Every variant that an image stage has; ``"exact"``, which all have, comes first."""
+        names = {name for stage in (self.general, *self.experts) for name in stage.variants}
+        return (EXACT, *sorted(names))
+
+    def with_variant(self, name: str) -> Bundle:
+        """Return the bundle with the graphs of a variant; a stage that lacks it keeps its exact graph.
+
+        Raises:
+            UsageError: when no stage has this variant.
+        """
+        if name not in self.variants:
+            raise UsageError(f"the bundle has no variant {name!r}; it has {', '.join(self.variants)}")
+        experts = tuple(expert.as_variant(name) for expert in self.experts)
+        return replace(self, general=self.general.as_variant(name), experts=experts)
+
+    @property
+    def decode_target(self) -> tuple[int, int]:
+        """(width, height) in pixels that one decode must give so that every stage can be fed from it."""
+        targets = [s.input.decode_target for s in (self.general, *self.experts) if s.input]
+        return max(t[0] for t in targets), max(t[1] for t in targets)
+
+    @property
+    def reducing_gap(self) -> float:
+        """The largest `InputSpec.reducing_gap` of all stages."""
+        return max(s.input.reducing_gap for s in (self.general, *self.experts) if s.input)
+
+    def open_image_stage(self, stage: Stage) -> GraphSession:
+        """Load the general model or an expert, after checking its hash and its number of labels."""
+        outputs = ["logits"]
+        if stage.name == "general":
+            shared = any(expert.takes == FEATURES for expert in self.experts)
+            outputs += ["embedding", FEATURES] if shared else ["embedding"]
+        return self._open(stage, [stage.takes], outputs, "logits")
+
+    def open_router(self) -> GraphSession:
+        """Load the router."""
+        if self.router is None:
+            raise BundleError(f"{self.folder}: this bundle has no experts and so no router")
+        return self._open(self.router, ["general_logits"], ["gain"], "gain")
+
+    def open_arbiter(self) -> GraphSession:
+        """Load the arbiter."""
+        inputs = ["general_logits"]
+        if self.experts:
+            inputs += [*(f"{e.name}_logits" for e in self.experts), "asked"]
+        return self._open(self.arbiter, inputs, ["probabilities"], "probabilities")
+
+    def open_scope(self) -> GraphSession:
+        """Load the scope stage."""
+        if self.scope is None:
+            raise BundleError(f"{self.folder}: this bundle has no stage that says what is out of scope")
+        return self._open(self.scope, ["general_logits", "embedding"], ["score"], "score")
+
+    def _open(
+        self, stage: Stage, inputs: Sequence[str], outputs: Sequence[str], counted: str
+    ) -> GraphSession:
+        path = self.folder / stage.file
+        content = self._read(stage)
+        check_graph(content, path)
+        # What was checked is what is loaded, also when the file changes in the meantime.
+        session = GraphSession(path, inputs, outputs, content=content)
+        width = session.widths[counted]
+        if width is not None and width != len(stage.labels):
+            raise BundleError(
+                f"{path}: gives {width} values per photo, but {MANIFEST} names "
+                f"{len(stage.labels)} labels; graph and manifest are not from the same training run"
+            )
+        return session
+
+    def check_hash(self, stage: Stage) -> None:
+        """Compare a file with the manifest; raises `BundleError` when it is missing or differs."""
+        self._read(stage)
+
+    def _read(self, stage: Stage) -> bytes:
+        path = self.folder / stage.file
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_GRAPH_BYTES + 1)
+        except OSError as error:
+            raise BundleError(
+                f"{path}: cannot be read ({error.strerror or error}); copy the bundle again"
+            ) from error
+        found = hashlib.sha256(content).hexdigest()
+        if found != stage.sha256:
+            raise BundleError(
+                f"{path}: has SHA-256 {found[:12]}..., {MANIFEST} says {stage.sha256[:12]}...; "
+                "the file is damaged or was replaced: copy the bundle again"
+            )
+        return content
+
+
+def find_bundle(folder: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder of the bundle to use.
+
+    The argument wins, then ``$CASCADE_BUNDLE``, then the bundle inside the installed package, then
+    ``models/default`` beside the package in a clone.
+
+    Raises:
+        BundleError: when there is none; the message says where it was looked for.
+    """
+    package = Path(__file__).resolve().parents[1]
+    from_environment = os.environ.get(BUNDLE_ENVIRONMENT_VARIABLE)
+    if folder is not None:
+        candidates, source = [Path(folder)], "the bundle that was asked for"
+    elif from_environment:
+        candidates, source = [Path(from_environment)], f"${BUNDLE_ENVIRONMENT_VARIABLE}"
+    else:
+        candidates = [package / "models" / "default", package.parent / "models" / "default"]
+        source = "the shipped bundle"
+    for candidate in candidates:
+        if (candidate / MANIFEST).is_file():
+            return candidate
+    places = " or ".join(str(candidate) for candidate in candidates)
+    raise BundleError(
+        f"{source} is not at {places} (no {MANIFEST} there); give --bundle DIR, set "
+        f"${BUNDLE_ENVIRONMENT_VARIABLE}, or make one with: cascade train DATA --out DIR"
+    )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    parts = []
+    for part in text.split(".")[:3]:
+        digits = "".join(c for c in part if c.isdigit())
+        parts.append(int(digits or 0))
+    return tuple(parts)

@@ -1,0 +1,113 @@
+"""Which variant of a bundle runs on this machine. In: a bundle. Out: a `Choice`, made once and remembered.
+
+The fastest variant that `cascade.bundle.golden_check` finds usable here is taken. What was found is
+remembered per bundle,
+onnxruntime and processor in the folder for caches of the system; where that cannot be written, it is found
+again each time. A bundle with one variant is never checked: there is nothing to choose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import onnxruntime as ort
+
+from cascade.bundle.golden_check import Checked, verify
+from cascade.bundle.manifest import MANIFEST, Bundle
+from cascade.bundle.stage import EXACT
+
+__all__ = ["AUTO", "CACHE_ENVIRONMENT_VARIABLE", "Choice", "cache_folder", "choose", "choose_variant"]
+
+AUTO: Final = "auto"
+CACHE_ENVIRONMENT_VARIABLE: Final = "CASCADE_CACHE"
+
+#: A variant must be this much faster than the exact one; less is not worth any difference.
+_WORTH: Final = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The variant to run and why, in words for people."""
+
+    variant: str
+    why: str
+
+
+def choose_variant(bundle: Bundle) -> Choice:
+    """Return the variant to run on this machine; what was found before is looked up.
+
+    Raises:
+        BundleError: when the bundle's golden outputs cannot be used.
+    """
+    if bundle.variants == (EXACT,):
+        return Choice(EXACT, "the bundle has no other")
+    path = cache_folder() / "variants" / f"{_key(bundle)}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["variant"] in bundle.variants:
+            return Choice(str(found["variant"]), str(found["why"]))
+    choice = choose(verify(bundle))
+    _remember(path, {"variant": choice.variant, "why": choice.why})
+    return choice
+
+
+def choose(checked: Sequence[Checked]) -> Choice:
+    """Return the fastest usable variant; the exact one, which comes first, if none is clearly faster."""
+    exact = checked[0]
+    usable = [one for one in checked[1:] if one.usable]
+    fastest = min(usable, key=lambda one: one.general_ms, default=None)
+    if fastest is not None and fastest.general_ms < _WORTH * exact.general_ms:
+        return Choice(
+            fastest.variant,
+            f"passed its check here; {fastest.general_ms:.1f} ms per photo, exact {exact.general_ms:.1f} ms",
+        )
+    refused = [f"{one.variant}: {'; '.join(one.problems)}" for one in checked[1:] if not one.usable]
+    return Choice(EXACT, "; ".join(refused) or "no other is faster here")
+
+
+def cache_folder() -> Path:
+    """Return the folder for caches: ``$CASCADE_CACHE``, else where the system wants them."""
+    given = os.environ.get(CACHE_ENVIRONMENT_VARIABLE)
+    if given:
+        return Path(given)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "cascade" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "cascade"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cascade"
+
+
+def _key(bundle: Bundle) -> str:
+    facts = [
+        hashlib.sha256((bundle.folder / MANIFEST).read_bytes()).hexdigest(),
+        ort.__version__,
+        _processor(),
+    ]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
+
+
+def _processor() -> str:
+    """Return what names this processor, instruction sets included where the system tells them."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        told = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+        if told:
+            return "\n".join(sorted(told))
+    return f"{platform.machine()} {platform.processor()}"
+
+
+def _remember(path: Path, facts: dict[str, Any]) -> None:
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.write_text(json.dumps(facts), encoding="utf-8")
+        part.replace(path)

@@ -1,0 +1,47 @@
+"""`cascade calibrate`: a bundle calibrated on other photos. In: folders. Out: a folder. The work is done by
+`cascade.training.calibration.recalibrate`, which needs the extra `train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cascade.cli.options import bundle_option, command, promised_error_option, training_extra
+
+__all__ = ["calibrate"]
+
+
+@command
+@click.argument("data", type=click.Path(path_type=Path))
+@bundle_option
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Folder of the bundle that is made.",
+)
+@click.option("--name", metavar="TEXT", help="Name of the new bundle.  [default: as before]")
+@click.option("--bundle-version", metavar="VERSION", help="Of the new bundle.  [default: as before]")
+@promised_error_option
+def calibrate(
+    data: Path,
+    bundle: Path | None,
+    out: Path,
+    name: str | None,
+    bundle_version: str | None,
+    max_error: float,
+) -> None:
+    """Calibrate a bundle on the labelled photos below DATA, without training.
+
+    Probabilities and promises hold for photos like those that they were fitted on; a few hundred of your own
+    make them yours. The networks stay as they are. DATA holds LABEL/FILE, with labels of the bundle (some may
+    be missing), and 15 % are set aside to measure; of {train,calibration,test}/LABEL/FILE, train is left
+    alone. Needs: pip install 'cascade-vision[train]'
+
+    Example: cascade calibrate my-photos --out my-bundle
+    """
+    with training_extra("cascade calibrate"):
+        from cascade.training.calibration.recalibrate import recalibrate
+    recalibrate(bundle, data, out, name=name, version=bundle_version, max_error=max_error)

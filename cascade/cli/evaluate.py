@@ -1,0 +1,201 @@
+"""`cascade evaluate`: how good a bundle is on labelled photos, whether its promise is kept, and whether
+photos without labels still look like those of the test. In: a folder. Out: tables, on request a report and
+JSON. The work is done by `cascade.evaluation.evaluate`, `cascade.evaluation.guarantee_check` and
+`cascade.guarantees.drift`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cascade.cli.options import (
+    budget_option,
+    bundle_option,
+    command,
+    max_error_option,
+    quiet_option,
+    variant_option,
+)
+from cascade.errors import OutputError, UsageError
+
+__all__ = ["evaluate"]
+
+
+@command
+@click.argument("data", type=click.Path(path_type=Path))
+@bundle_option
+@click.option(
+    "--split",
+    type=click.Choice(["train", "calibration", "test"]),
+    default="test",
+    show_default=True,
+    help="Which part of DATA, if it is split.",
+)
+@click.option(
+    "--operating-point",
+    metavar="NAME",
+    default="default",
+    show_default=True,
+    help="What decides between a label, a broader one and unknown; see `cascade info`.",
+)
+@max_error_option
+@budget_option
+@variant_option
+@click.option(
+    "--shifted",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=300,
+    show_default=True,
+    help="Show how the promise fares on N photos made blurred, grey, ...; 0 leaves this out.",
+)
+@click.option(
+    "--drift",
+    is_flag=True,
+    help="DATA holds photos without labels: say whether the promise can still be trusted for them."
+    "  Needs: pip install 'cascade-vision[drift]'",
+)
+@click.option(
+    "--report",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Also write a page with plots, JSON and CSV.  Needs: pip install 'cascade-vision[report]'",
+)
+@click.option(
+    "--json",
+    "json_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="Also write every figure as JSON; - is standard output, in place of the table.",
+)
+@quiet_option
+def evaluate(
+    data: Path,
+    bundle: Path | None,
+    split: str,
+    operating_point: str,
+    max_error: float | None,
+    budget: float | None,
+    variant: str,
+    shifted: int,
+    drift: bool,
+    report: Path | None,
+    json_file: Path | None,
+    quiet: bool,
+) -> None:
+    """Measure a bundle on the labelled photos below DATA.
+
+    Accuracy, group accuracy, NLL, Brier score and ECE of the general model alone, of the cascade, and of all
+    experts always, side by side, each with its mean cost per photo. Then the share of wrong answers that is
+    promised, beside the one that is measured, on the photos as they are and under shift.
+
+    DATA holds LABEL/FILE, or {train,calibration,test}/LABEL/FILE; with --drift any photos, without labels.
+    """
+    if drift:
+        if operating_point != "default" or any(o is not None for o in (report, max_error, budget)):
+            raise UsageError("--drift looks at no answers; leave out --report, --max-error and the like")
+        _drift(data, bundle, json_file, quiet)
+        return
+    from cascade.classifier import Cascade
+    from cascade.evaluation.evaluate import evaluate_folder
+    from cascade.evaluation.guarantee_check import prove, render_proof
+    from cascade.evaluation.report import prepare_report, render_table, write_report
+
+    if report is not None:
+        prepare_report(report)
+    with _Bar(quiet) as bar:
+        evaluation = evaluate_folder(
+            data,
+            bundle=bundle,
+            split=split,
+            operating_point=operating_point,
+            max_error=max_error,
+            budget=budget,
+            variant=variant,
+            progress=bar.update,
+        )
+        cascade = Cascade(
+            evaluation.bundle, operating_point=operating_point, max_error=max_error, budget=budget
+        )
+        proof = prove(
+            cascade,
+            evaluation.photos,
+            evaluation.probabilities["cascade"],
+            evaluation.truth,
+            evaluation.scope_score,
+            shifted=shifted,
+            progress=bar.update,
+        )
+    page = None if report is None else write_report(evaluation, report, proof)
+    _write(
+        evaluation.to_dict() | proof.to_dict(),
+        render_table(evaluation) + "\n" + render_proof(proof),
+        json_file,
+    )
+    if page is not None and not quiet:
+        click.echo(f"report: {page}", err=True)
+
+
+def _drift(data: Path, bundle: Path | None, json_file: Path | None, quiet: bool) -> None:
+    from cascade.classifier import Cascade
+    from cascade.guarantees.drift import check_drift
+    from cascade.imaging.files import FindOptions, find_photos
+
+    cascade = Cascade(bundle)
+    reference = cascade.bundle.reference
+    if reference is None:
+        raise UsageError(f"the bundle {cascade.bundle.name!r} has no reference to compare photos with")
+    photos = [found.path for found in find_photos([str(data)], FindOptions())]
+    with _Bar(quiet) as bar:
+        predictions = []
+        for prediction in cascade.predict_many(photos):
+            predictions.append(prediction)
+            bar.update(len(predictions), len(photos))
+    found = check_drift(reference, predictions)
+    lines = [found.verdict]
+    for test in found.tests:
+        lines.append(f"  {test.name:<12} effect {test.effect:.2f}, p {test.p_value:.2g}: {test.text}")
+    _write(found.to_dict(), "\n".join(lines) + "\n", json_file)
+
+
+def _write(facts: dict[str, Any], text: str, json_file: Path | None) -> None:
+    """Show the text, or the facts if standard output is to be JSON; write the facts to a file if asked."""
+    data = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+    if json_file == Path("-"):
+        click.echo(data, nl=False)
+        return
+    click.echo(text, nl=False)
+    if json_file is not None:
+        try:
+            json_file.write_text(data, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{json_file}: cannot be written ({error.strerror or error})") from error
+
+
+class _Bar:
+    """A bar on standard error, if that is a terminal."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._shown = sys.stderr.isatty() and not quiet
+
+    def __enter__(self) -> _Bar:
+        if self._shown:
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self._progress = Progress(console=Console(stderr=True), transient=True)
+            self._task = self._progress.add_task("photos", total=None)
+            self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._shown:
+            self._progress.stop()
+
+    def update(self, done: int, total: int) -> None:
+        if self._shown:
+            self._progress.update(self._task, completed=done, total=total)

@@ -1,0 +1,145 @@
+"""`cascade info`: what a bundle is. In: a bundle. Out: its labels, stages, figures and origin, for
+people or as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from cascade.bundle.manifest import Bundle
+from cascade.bundle.stage import FEATURES
+from cascade.bundle.variants import choose_variant
+from cascade.cli.options import bundle_option, command
+from cascade.runs.rows import bundle_hash
+
+__all__ = ["info"]
+
+#: Promises that are shown, besides the smallest.
+_SHARES: Final = (0.05, 0.1, 0.15, 0.2, 0.3)
+
+
+@command
+@bundle_option
+@click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
+@click.option("--check", is_flag=True, help="Also compare every graph with its SHA-256.")
+def info(bundle: Path | None, as_json: bool, check: bool) -> None:
+    """Show a bundle: labels, stages and sizes, measured figures, where it comes from."""
+    loaded = Bundle.load(bundle)
+    if check:
+        for variant in loaded.variants:
+            for stage in loaded.with_variant(variant).stages:
+                loaded.check_hash(stage)
+    if as_json:
+        sizes = {stage.name: _size(loaded, stage.file) for stage in loaded.stages}
+        facts = loaded.to_dict() | {
+            "folder": str(loaded.folder),
+            "sha256": bundle_hash(loaded),
+            "bytes": sizes,
+            "variant": asdict(choose_variant(loaded)),
+        }
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    click.echo("\n".join(_lines(loaded)))
+    if check:
+        click.echo("every graph has the SHA-256 that bundle.json gives")
+
+
+def _lines(bundle: Bundle) -> Iterator[str]:
+    yield f"bundle   {bundle.name} {bundle.version}"
+    yield f"folder   {bundle.folder}"
+    yield f"sha256   {bundle_hash(bundle)} (bundle.json)"
+    choice = choose_variant(bundle)
+    yield f"variant  {choice.variant} of {', '.join(bundle.variants)} ({choice.why})"
+    yield f"needs    onnxruntime {bundle.minimum_onnxruntime} or newer"
+    yield ""
+    yield f"labels   {len(bundle.tree.labels)} in {len(bundle.tree.parents)} groups"
+    width = max(len(parent) for parent in bundle.tree.parents)
+    for parent in bundle.tree.parents:
+        leaves = [label for label in bundle.tree.labels if bundle.tree.parent_of[label] == parent]
+        yield f"  {parent:<{width}}  {', '.join(leaves)}"
+    yield ""
+    yield "stages"
+    width = max(len(stage.name) for stage in bundle.stages)
+    total = 0
+    for stage in bundle.stages:
+        size = _size(bundle, stage.file)
+        total += size
+        text = f"  {stage.name:<{width}}  {size / 1e6:7.2f} MB"
+        if stage.input is not None:
+            text += f"  {stage.input.width} x {stage.input.height} px, {stage.input.crop}"
+            text += f"; cost {stage.cost:g}; {len(stage.labels)} outputs"
+            text += "; shares the general model's early features" if stage.takes == FEATURES else ""
+        yield text
+    yield f"  {'together':<{width}}  {total / 1e6:7.2f} MB"
+    yield ""
+    yield "operating points"
+    for name, point in bundle.operating_points.items():
+        yield (
+            f"  {name}: a label from {point.leaf_threshold:.3f}, a group from {point.parent_threshold:.3f}, "
+            f"an expert when it gains {point.cost_weight:g} per unit of cost"
+            + ("" if point.max_error is None else f"; at most {point.max_error:.1%} wrong")
+        )
+    if bundle.promise is not None:
+        yield ""
+        yield (
+            f"promises, with {bundle.promise.confidence:.0%} confidence, tested on {bundle.promise.photos} "
+            "photos (--max-error)"
+        )
+        smallest = bundle.promise.smallest
+        for share in (smallest, *(share for share in _SHARES if share > smallest)):
+            point = bundle.promise.operating_point(share)
+            yield (
+                f"  at most {share:6.1%} wrong: a label from {point.leaf_threshold:.3f}, "
+                f"a group from {point.parent_threshold:.3f}"
+            )
+    if bundle.budget is not None:
+        yield ""
+        yield f"budgets, on calibration photos (--budget); the default is {bundle.budget.default:g}"
+        for step in bundle.budget.points:
+            error = step.operating_point.max_error
+            yield (
+                f"  {step.budget:4.2f}: cost {step.mean_cost:.2f}, {step.accuracy:.1%} right, experts asked "
+                f"about {step.deferral_rate:.0%}" + ("" if error is None else f"; at most {error:.1%} wrong")
+            )
+    if bundle.label_sets is not None:
+        yield ""
+        yield f"label sets up to {bundle.label_sets.largest:.1%} (--label-set)"
+    for title, facts in (("measured", bundle.measured), ("provenance", bundle.provenance)):
+        if facts:
+            yield ""
+            yield title
+            yield from _tree(facts, "  ")
+
+
+def _tree(facts: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{key}"
+            yield from _tree(value, indent + "  ")
+        elif isinstance(value, list) and any(isinstance(item, Mapping | list) for item in value):
+            yield f"{indent}{key}"
+            for item in value:
+                if isinstance(item, Mapping):
+                    yield f"{indent}  - " + ", ".join(f"{k}: {_value(v)}" for k, v in item.items())
+                else:
+                    yield f"{indent}  - {_value(item)}"
+        else:
+            yield f"{indent}{key}: {_value(value)}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(_value(item) for item in value)
+    return str(value)
+
+
+def _size(bundle: Bundle, file: str) -> int:
+    path = bundle.folder / file
+    return path.stat().st_size if path.is_file() else 0

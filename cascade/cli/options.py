@@ -1,0 +1,158 @@
+"""Options that several commands share, so that they are spelled and explained the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from cascade.errors import MissingExtraError
+from cascade.inference.routing import ASK_MODES
+
+__all__ = [
+    "ask_option",
+    "budget_option",
+    "bundle_option",
+    "command",
+    "max_error_option",
+    "model_options",
+    "promised_error_option",
+    "quiet_option",
+    "training_extra",
+    "variant_option",
+]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def command(function: Callable[..., Any]) -> click.Command:
+    """Make a command that has ``-h`` as well, with and without the group above it.
+
+    click remembers the help option that it made first, so the group's settings alone do not do.
+    """
+    return click.command(context_settings={"help_option_names": ["-h", "--help"]})(function)
+
+
+def bundle_option(command: Command) -> Command:
+    """Add ``--bundle``."""
+    return click.option(
+        "--bundle",
+        metavar="DIR",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder of the bundle to use.  [default: $CASCADE_BUNDLE, else the shipped one]",
+    )(command)
+
+
+def ask_option(command: Command) -> Command:
+    """Add ``--ask``."""
+    return click.option(
+        "--ask",
+        type=click.Choice(ASK_MODES),
+        default="router",
+        show_default=True,
+        help="Which experts are asked: those that the router expects to help, none, or all.",
+    )(command)
+
+
+def max_error_option(command: Command) -> Command:
+    """Add ``--max-error``."""
+    return click.option(
+        "--max-error",
+        metavar="SHARE",
+        type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+        help="Promise that at most this share of the answers is wrong, e.g. 0.05; what cannot be answered"
+        " within it is a broader label or unknown. Takes the place of --operating-point.",
+    )(command)
+
+
+def budget_option(command: Command) -> Command:
+    """Add ``--budget``."""
+    return click.option(
+        "--budget",
+        metavar="SHARE",
+        type=click.FloatRange(0.0, 1.0),
+        help="How much to spend on experts: from 0, the general model alone, to 1, ask whenever it may help;"
+        " see `cascade info`.  [default: that of the operating point]",
+    )(command)
+
+
+def variant_option(command: Command) -> Command:
+    """Add ``--variant``."""
+    return click.option(
+        "--variant",
+        metavar="NAME",
+        default="auto",
+        show_default=True,
+        help="Graphs to run: exact, int8 if the bundle has it, or auto: the fastest that computes correctly"
+        " on this machine; see `cascade verify`.",
+    )(command)
+
+
+def model_options(command: Command) -> Command:
+    """Add every option that decides how photos are classified."""
+    decorators = (
+        bundle_option,
+        ask_option,
+        click.option(
+            "--operating-point",
+            metavar="NAME",
+            default="default",
+            show_default=True,
+            help="What decides between a label, a broader one and unknown; see `cascade info`.",
+        ),
+        max_error_option,
+        budget_option,
+        click.option(
+            "--top-k",
+            metavar="N",
+            type=click.IntRange(min=1),
+            default=5,
+            show_default=True,
+            help="How many labels with their probabilities each row lists.",
+        ),
+        click.option(
+            "--workers",
+            metavar="N",
+            type=click.IntRange(min=1),
+            help="Photos are worked on by this many threads.  [default: one per core]",
+        ),
+        variant_option,
+    )
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command
+
+
+def promised_error_option(command: Command) -> Command:
+    """Add ``--max-error`` of the commands that make a bundle."""
+    return click.option(
+        "--max-error",
+        metavar="SHARE",
+        type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+        default=0.15,
+        show_default=True,
+        help="Share of wrong answers that the default operating point may give.",
+    )(command)
+
+
+@contextmanager
+def training_extra(name: str) -> Iterator[None]:
+    """Around the import of what only the extra `train` brings: name the pip command where it is missing.
+
+    Args:
+        name: of the command, for the message.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "cascade":
+            raise
+        raise MissingExtraError(name, "train") from error
+
+
+def quiet_option(command: Command) -> Command:
+    """Add ``--quiet``."""
+    return click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")(command)

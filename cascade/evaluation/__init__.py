@@ -1,0 +1,1 @@
+"""How good a bundle is on labelled photos: metrics with intervals, guarantees checked, the report."""

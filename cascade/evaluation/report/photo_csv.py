@@ -1,0 +1,84 @@
+"""One row per photo. In: an `Evaluation`. Out: the rows of a CSV, unreadable photos among them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cascade.evaluation.report.analysis import expert_says
+from cascade.evaluation.results import WAYS, Evaluation
+from cascade.imaging.files import readable
+
+__all__ = ["photo_rows", "write_csv"]
+
+
+def photo_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    """Yield what is known of every photo, the readable ones first, in the order of the evaluation.
+
+    The columns are path, label, parent, source, width, height, status, error_code, error_message; the
+    policy's answer, its confidence and reason; for each way its label, confidence and whether it is right;
+    the experts that were asked and the cost; and for every expert, asked or not, the gain that the router
+    expected of it, what it says and its plain softmax.
+    """
+    tree, experts = evaluation.bundle.tree, evaluation.bundle.experts
+    predicted = {way: evaluation.predicted(way) for way in WAYS}
+    confidence = {way: evaluation.confidence(way) for way in WAYS}
+    asked, cost = evaluation.asked["cascade"], evaluation.cost()
+    says = {expert.name: expert_says(evaluation, expert.name) for expert in experts}
+    for place, photo in enumerate(evaluation.photos):
+        decision = evaluation.decision(place)
+        row: dict[str, Any] = {
+            "path": readable(str(photo.path)),
+            "label": photo.label,
+            "parent": tree.parent_of[photo.label],
+            "source": photo.source,
+            "width": int(evaluation.sizes[place, 0]),
+            "height": int(evaluation.sizes[place, 1]),
+            "status": "ok",
+            "error_code": "",
+            "error_message": "",
+            "answer": decision.label,
+            "confidence": _short(decision.confidence),
+            "reason": decision.reason,
+        }
+        for way in WAYS:
+            label = tree.labels[predicted[way][place]]
+            row[way] = label
+            row[f"{way}_confidence"] = _short(confidence[way][place])
+            row[f"{way}_right"] = int(label == photo.label)
+        row["asked"] = " ".join(e.name for e, flag in zip(experts, asked[place], strict=True) if flag)
+        row["cost"] = _short(cost[place])
+        for column, expert in enumerate(experts):
+            labels, sure = says[expert.name]
+            row[f"{expert.name}_gain"] = _short(evaluation.gain[place, column])
+            row[f"{expert.name}_says"] = labels[place]
+            row[f"{expert.name}_confidence"] = _short(sure[place])
+        yield row
+    for photo, why in evaluation.failed:
+        yield {
+            "path": readable(str(photo.path)),
+            "label": photo.label,
+            "parent": tree.parent_of[photo.label],
+            "source": photo.source,
+            "status": "error",
+            "error_code": why.code,
+            "error_message": why.message,
+        }
+
+
+def write_csv(evaluation: Evaluation, path: Path) -> None:
+    """Write `photo_rows`; cells that do not apply are empty."""
+    rows = photo_rows(evaluation)
+    first = next(rows)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(first), restval="")
+        writer.writeheader()
+        writer.writerow(first)
+        writer.writerows(rows)
+
+
+def _short(value: float) -> float:
+    """Six digits, as in `cascade.prediction.Prediction.to_dict`."""
+    return round(float(value), 6)

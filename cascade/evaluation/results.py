@@ -1,0 +1,221 @@
+"""What an evaluation found. In: what every stage said of labelled photos. Out: `Evaluation`, and its figures.
+
+Three ways are compared: the general model alone, the cascade, and all experts always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade.bundle.manifest import Bundle
+from cascade.evaluation import calibration_metrics as reliability
+from cascade.evaluation import metrics
+from cascade.evaluation.dataset import Photo
+from cascade.evaluation.metrics import Interval, PairedDifference
+from cascade.imaging.files import readable
+from cascade.policy import Decision, OperatingPoint, decide
+from cascade.prediction import ErrorInfo
+
+__all__ = ["WAYS", "CurvePoint", "Evaluation", "Scores", "cost_per_photo"]
+
+#: The ways that are compared, and how people call them.
+WAYS: Final[dict[str, str]] = {
+    "general": "general alone",
+    "cascade": "cascade",
+    "always": "all experts always",
+}
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The figures of one way; shares are 0..1, intervals at 95 %.
+
+    Attributes:
+        n: photos.
+        accuracy: share of photos whose most probable leaf is the true one; interval by Wilson's method.
+        group_accuracy: the same for the most probable parent, leaf probabilities summed.
+        nll: negative log likelihood, nats per photo.
+        brier: squared error summed over labels, 0..2.
+        ece: calibration error, 15 bins of equal mass.
+        ece_floor: what a perfectly calibrated model would show by chance on so many photos.
+        smooth_ece: calibration error without bins.
+        augrc: area under the generalized risk-coverage curve.
+        cost: mean per photo, in units of one run of the general model.
+        deferral_rate: share of photos for which at least one expert was asked.
+    """
+
+    n: int
+    accuracy: float
+    accuracy_interval: Interval
+    group_accuracy: float
+    group_accuracy_interval: Interval
+    nll: float
+    brier: float
+    ece: float
+    ece_floor: float
+    smooth_ece: float
+    augrc: float
+    cost: float
+    deferral_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """The cascade with another price on asking; the router's dial moves along these points.
+
+    Attributes:
+        cost_weight: gain that one unit of cost must bring.
+        cost: mean per photo, in units of one run of the general model.
+        deferral_rate: share of photos for which at least one expert was asked.
+        accuracy: over leaves.
+        budget: step of the bundle's dial, see `cascade.guarantees.budget`; None if the bundle has no dial.
+    """
+
+    cost_weight: float
+    cost: float
+    deferral_rate: float
+    accuracy: float
+    budget: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """What every stage said of N labelled photos, in the order of ``photos``.
+
+    Attributes:
+        bundle: what was evaluated.
+        point: the operating point that decided whom to ask.
+        photos: those that could be read.
+        failed: those that could not, and why.
+        dropped: (path, reason) of files that were not used, see `cascade.evaluation.dataset.Dataset`.
+        sizes: (N, 2), width and height in pixels, upright.
+        truth: (N,), column of the true label.
+        gain: (N, E), what the router expected of each expert.
+        expert_logits: expert -> (N, K + 1), of every photo, whether the router asked or not.
+        asked: way -> (N, E).
+        probabilities: way -> (N, L).
+        without: expert -> (N, L), of the cascade as if this one expert had not been asked.
+        curve: cost against accuracy, from asking nobody to asking wherever it may help.
+        scope_score: (N,), higher is stranger; None if the bundle has no scope stage.
+
+    Raises:
+        ValueError: when there is no photo, or shapes contradict each other.
+    """
+
+    bundle: Bundle
+    point: OperatingPoint
+    photos: tuple[Photo, ...]
+    failed: tuple[tuple[Photo, ErrorInfo], ...]
+    dropped: tuple[tuple[Path, str], ...]
+    sizes: npt.NDArray[np.int64]
+    truth: npt.NDArray[np.int64]
+    gain: FloatArray
+    expert_logits: Mapping[str, FloatArray]
+    asked: Mapping[str, BoolArray]
+    probabilities: Mapping[str, FloatArray]
+    without: Mapping[str, FloatArray]
+    curve: tuple[CurvePoint, ...]
+    scope_score: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        n, leaves, experts = len(self.photos), len(self.bundle.tree.labels), len(self.bundle.experts)
+        if not n:
+            raise ValueError("an evaluation needs at least one photo")
+        expected: list[tuple[str, npt.NDArray[Any], tuple[int, ...]]] = [
+            ("sizes", self.sizes, (n, 2)),
+            ("truth", self.truth, (n,)),
+            ("gain", self.gain, (n, experts)),
+            *(("asked", self.asked[way], (n, experts)) for way in WAYS),
+            *(("probabilities", self.probabilities[way], (n, leaves)) for way in WAYS),
+        ]
+        for name, array, shape in expected:
+            if array.shape != shape:
+                raise ValueError(f"{name} has shape {array.shape}, not {shape}")
+
+    def predicted(self, way: str = "cascade") -> npt.NDArray[np.int64]:
+        """Return the most probable leaf of every photo, (N,)."""
+        return np.asarray(self.probabilities[way].argmax(axis=1))
+
+    def confidence(self, way: str = "cascade") -> FloatArray:
+        """Return the probability of the most probable leaf, (N,)."""
+        return np.asarray(self.probabilities[way].max(axis=1))
+
+    def right(self, way: str = "cascade") -> BoolArray:
+        """Return whether the most probable leaf is the true one, (N,)."""
+        return np.asarray(self.predicted(way) == self.truth)
+
+    def group_right(self, way: str = "cascade") -> BoolArray:
+        """Return whether the most probable parent is that of the true leaf, (N,)."""
+        tree = self.bundle.tree
+        groups = tree.parent_probabilities(self.probabilities[way]).argmax(axis=1)
+        return np.asarray(groups == tree.membership.argmax(axis=1)[self.truth])
+
+    def cost(self, way: str = "cascade") -> npt.NDArray[np.float64]:
+        """Return the cost of every photo in units of one run of the general model, (N,)."""
+        return cost_per_photo(self.bundle, self.asked[way])
+
+    def scores(self, way: str = "cascade") -> Scores:
+        """Return the figures of one way."""
+        probabilities, right, confidence = self.probabilities[way], self.right(way), self.confidence(way)
+        group_right, n = self.group_right(way), len(self.photos)
+        return Scores(
+            n=n,
+            accuracy=float(right.mean()),
+            accuracy_interval=metrics.wilson_interval(int(right.sum()), n),
+            group_accuracy=float(group_right.mean()),
+            group_accuracy_interval=metrics.wilson_interval(int(group_right.sum()), n),
+            nll=metrics.negative_log_likelihood(probabilities, self.truth),
+            brier=metrics.brier_score(probabilities, self.truth),
+            ece=reliability.expected_calibration_error(confidence, right),
+            ece_floor=reliability.expected_calibration_error_floor(confidence),
+            smooth_ece=reliability.smooth_calibration_error(confidence, right),
+            augrc=reliability.augrc(confidence, right),
+            cost=float(self.cost(way).mean()),
+            deferral_rate=float(self.asked[way].any(axis=1).mean()),
+        )
+
+    def decision(self, place: int) -> Decision:
+        """Return what the policy answers for one photo, as `Cascade.predict` does."""
+        score = None if self.scope_score is None else float(self.scope_score[place])
+        return decide(self.probabilities["cascade"][place], self.bundle.tree, self.point, score)
+
+    def difference(self, before: str = "general", after: str = "cascade") -> PairedDifference:
+        """Return how much more often ``after`` is right than ``before``."""
+        return metrics.paired_difference(self.right(before), self.right(after))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: the figures, not the photos."""
+        return {
+            "bundle": {"name": self.bundle.name, "version": self.bundle.version},
+            "operating_point": self.point.to_dict(),
+            "photos": len(self.photos),
+            "failed": [
+                {"path": readable(str(photo.path)), "code": why.code, "reason": why.message}
+                for photo, why in self.failed
+            ],
+            "dropped": [{"path": readable(str(path)), "reason": reason} for path, reason in self.dropped],
+            "ways": {way: asdict(self.scores(way)) for way in WAYS},
+            "cascade_minus_general": asdict(self.difference("general", "cascade")),
+            "cascade_minus_always": asdict(self.difference("always", "cascade")),
+            "curve": [asdict(point) for point in self.curve],
+        }
+
+
+def cost_per_photo(bundle: Bundle, asked: BoolArray) -> npt.NDArray[np.float64]:
+    """Return what asking these experts costs, (N,), in units of one run of the general model.
+
+    Args:
+        bundle: its stages know their costs.
+        asked: (N, E).
+    """
+    costs = np.array([expert.cost for expert in bundle.experts], dtype=np.float64)
+    return bundle.general.cost + asked.astype(np.float64) @ costs

@@ -1,0 +1,1 @@
+"""What a bundle guarantees about its errors: risk control, conformal sets, budget and drift."""

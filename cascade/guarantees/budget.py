@@ -1,0 +1,168 @@
+"""The dial between speed and accuracy. In: the curve that was measured when the bundle was made, and a budget
+from 0 (general model alone) to 1 (ask whenever it may help). Out: the point of the curve that is within it.
+
+A budget of b is b times the mean extra cost of asking wherever the router expects any gain. The dial has
+steps: each has its own price on asking, and thresholds and promises that were tested with just that price, so
+that what is promised holds for every budget. Between two steps the lower one is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from cascade.errors import BundleError, UsageError
+from cascade.guarantees.risk_control import Promise
+from cascade.policy import OperatingPoint
+
+__all__ = ["BudgetCurve", "BudgetPoint"]
+
+#: 0.3 given as 0.1 + 0.2 must not fall to the step below.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetPoint:
+    """One step of the dial; the figures are cross-fitted on calibration photos.
+
+    Attributes:
+        budget: 0..1.
+        mean_cost: per photo, in units of one run of the general model.
+        accuracy: share of photos whose most probable label is right.
+        nll: negative log likelihood, nats per photo.
+        deferral_rate: share of photos about which any expert is asked.
+        operating_point: price on asking, and thresholds that were tested with it.
+        promise: every promise that was tested with this price; None if nothing can be promised.
+
+    Raises:
+        BundleError: when a value makes no sense, or the parts were tested with different prices.
+    """
+
+    budget: float
+    mean_cost: float
+    accuracy: float
+    nll: float
+    deferral_rate: float
+    operating_point: OperatingPoint
+    promise: Promise | None
+
+    def __post_init__(self) -> None:
+        for name in ("budget", "accuracy", "deferral_rate"):
+            value = getattr(self, name)
+            if not 0.0 <= value <= 1.0:
+                raise BundleError(f"budget: {name} is {value}, not in 0..1")
+        for name in ("mean_cost", "nll"):
+            value = getattr(self, name)
+            if not 0.0 <= value < math.inf:
+                raise BundleError(f"budget: {name} is {value}, no number of 0 or more")
+        if self.promise is None:
+            if self.operating_point.max_error is not None:
+                raise BundleError(f"budget {self.budget:g}: promises an error without a promise")
+        elif (self.promise.cost_weight, self.promise.scope_threshold) != (
+            self.operating_point.cost_weight,
+            self.operating_point.scope_threshold,
+        ):
+            raise BundleError(f"budget {self.budget:g}: the promise was tested at another operating point")
+
+    @property
+    def cost_weight(self) -> float:
+        """The gain that one unit of cost must bring."""
+        return self.operating_point.cost_weight
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build from the JSON form; raises `BundleError` when keys are missing or of the wrong type."""
+        try:
+            return cls(
+                budget=float(data["budget"]),
+                mean_cost=float(data["mean_cost"]),
+                accuracy=float(data["accuracy"]),
+                nll=float(data["nll"]),
+                deferral_rate=float(data["deferral_rate"]),
+                operating_point=OperatingPoint.from_dict(data["operating_point"]),
+                promise=None if data["promise"] is None else Promise.from_dict(data["promise"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"budget: field missing or wrong: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "budget": self.budget,
+            "mean_cost": self.mean_cost,
+            "accuracy": self.accuracy,
+            "nll": self.nll,
+            "deferral_rate": self.deferral_rate,
+            "operating_point": self.operating_point.to_dict(),
+            "promise": self.promise and self.promise.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetCurve:
+    """Every step of the dial.
+
+    Attributes:
+        default: budget of the bundle's default operating point; one of the steps.
+        points: by rising budget, from 0 to 1; cost never falls, the price on asking never rises, and is 0 at
+            budget 1.
+
+    Raises:
+        BundleError: when the steps do not make a dial.
+    """
+
+    default: float
+    points: tuple[BudgetPoint, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.points) < 2 or (self.points[0].budget, self.points[-1].budget) != (0.0, 1.0):
+            raise BundleError("budget: the dial must go from 0 to 1")
+        if self.points[-1].cost_weight != 0.0:
+            raise BundleError(f"budget 1: cost_weight is {self.points[-1].cost_weight}, not 0")
+        for before, after in zip(self.points, self.points[1:], strict=False):
+            if not before.budget < after.budget:
+                raise BundleError(f"budget: does not rise after {before.budget:g}")
+            if after.mean_cost < before.mean_cost or after.cost_weight > before.cost_weight:
+                raise BundleError(f"budget {after.budget:g}: costs less than {before.budget:g}")
+        if self.default not in [point.budget for point in self.points]:
+            raise BundleError(f"budget: the default, {self.default:g}, is no step of the dial")
+
+    def check(self, costs: Sequence[float], default: OperatingPoint) -> None:
+        """Check the dial against its bundle: what the experts cost, and the default operating point.
+
+        Raises:
+            BundleError: when they do not fit.
+        """
+        if not costs:
+            raise BundleError("a budget needs experts that can be asked")
+        # No router expects a gain above 1, see `cascade.training.export.decision_graphs`.
+        if self.points[0].cost_weight * min(costs) < 1.0:
+            raise BundleError("budget 0 must ask nobody; its cost_weight is too small for that")
+        if self.point(self.default).operating_point != default:
+            raise BundleError("the default budget is not the operating point 'default'")
+
+    def point(self, budget: float) -> BudgetPoint:
+        """Return the step at a budget, or the next one below it.
+
+        Raises:
+            UsageError: when it is not in 0..1.
+        """
+        if not 0.0 <= budget <= 1.0:
+            raise UsageError(
+                f"budget is {budget}; it goes from 0, the general model alone, to 1, ask whenever it may help"
+            )
+        return [point for point in self.points if point.budget <= budget + _ROUNDING][-1]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build from the JSON form; raises `BundleError` when keys are missing or of the wrong type."""
+        try:
+            return cls(float(data["default"]), tuple(BudgetPoint.from_dict(row) for row in data["points"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"budget: field missing or wrong: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"default": self.default, "points": [point.to_dict() for point in self.points]}

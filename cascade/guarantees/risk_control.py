@@ -1,0 +1,127 @@
+"""What a bundle promises about its errors. In: the curve that was tested when the bundle was made, and the
+share of wrong answers that a user accepts. Out: the operating point that keeps to it, or a refusal.
+
+The promise, for a value of `max_error` that was chosen without looking at the curve: on photos like those of
+the calibration set, at most `max_error` of the *answered* photos are answered wrongly, whether the answer is
+a label or a broader one. It is kept with probability `confidence` over the draw of the calibration photos.
+Each value keeps this on its own; nothing is said about all values at once. The test is in
+`cascade.training.calibration.risk_control`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+from cascade.errors import BundleError, UsageError
+from cascade.policy import OperatingPoint
+
+__all__ = ["Promise", "PromisePoint"]
+
+
+class PromisePoint(NamedTuple):
+    """Thresholds that keep a promise."""
+
+    max_error: float
+    leaf_threshold: float
+    parent_threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """Every promise of a bundle.
+
+    Attributes:
+        confidence: probability that a promise is kept, 0..1.
+        photos: how many the promises were tested on; they fitted nothing else.
+        method: the test, in words.
+        cost_weight: when experts were asked; the promise covers no other way of asking.
+        scope_threshold: which photos were out of scope; None if the bundle has no scope stage.
+        curve: by rising ``max_error``, thresholds never rising. Between two points the lower one holds.
+
+    Raises:
+        BundleError: when a value makes no sense.
+    """
+
+    confidence: float
+    photos: int
+    method: str
+    cost_weight: float
+    scope_threshold: float | None
+    curve: tuple[PromisePoint, ...]
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.confidence < 1.0:
+            raise BundleError(f"promise: confidence is {self.confidence}, not between 0 and 1")
+        if not self.curve:
+            raise BundleError("promise: the curve is empty; a bundle that can promise nothing has none")
+        for point in self.curve:
+            if not 0.0 < point.max_error < 1.0:
+                raise BundleError(f"promise: max_error is {point.max_error}, not between 0 and 1")
+            self._point(point)  # OperatingPoint checks the thresholds
+        for before, after in zip(self.curve, self.curve[1:], strict=False):
+            if not before.max_error < after.max_error:
+                raise BundleError(f"promise: max_error does not rise after {before.max_error}")
+            if after[1] > before[1] or after[2] > before[2]:
+                raise BundleError(f"promise: a threshold rises at max_error {after.max_error}")
+
+    @property
+    def smallest(self) -> float:
+        """The smallest share of wrong answers that can be promised."""
+        return self.curve[0].max_error
+
+    def operating_point(self, max_error: float) -> OperatingPoint:
+        """Return the operating point for a share of wrong answers.
+
+        Args:
+            max_error: accepted share of wrong ones among the answers, 0..1.
+
+        Raises:
+            UsageError: when it is no share, or smaller than what can be promised; names the smallest.
+        """
+        if not 0.0 < max_error < 1.0:
+            raise UsageError(f"max_error is {max_error}; it is a share between 0 and 1, e.g. 0.05 for 5 %")
+        kept = [point for point in self.curve if point.max_error <= max_error]
+        if not kept:
+            raise UsageError(
+                f"max_error {max_error:g} cannot be promised with this bundle; the smallest that can is "
+                f"{self.smallest:g} (tested on {self.photos} photos)"
+            )
+        return self._point(kept[-1]._replace(max_error=max_error))
+
+    def _point(self, point: PromisePoint) -> OperatingPoint:
+        return OperatingPoint(
+            leaf_threshold=point.leaf_threshold,
+            parent_threshold=point.parent_threshold,
+            cost_weight=self.cost_weight,
+            scope_threshold=self.scope_threshold,
+            max_error=point.max_error,
+        )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build from the JSON form; raises `BundleError` when keys are missing or of the wrong type."""
+        try:
+            threshold = data["scope_threshold"]
+            return cls(
+                confidence=float(data["confidence"]),
+                photos=int(data["photos"]),
+                method=str(data["method"]),
+                cost_weight=float(data["cost_weight"]),
+                scope_threshold=None if threshold is None else float(threshold),
+                curve=tuple(PromisePoint(*(float(value) for value in row)) for row in data["curve"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"promise: field missing or wrong: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "confidence": self.confidence,
+            "photos": self.photos,
+            "method": self.method,
+            "cost_weight": self.cost_weight,
+            "scope_threshold": self.scope_threshold,
+            "curve": [list(point) for point in self.curve],
+        }

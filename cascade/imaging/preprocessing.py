@@ -1,0 +1,139 @@
+"""From an upright RGB image to the pixels that a graph takes. In: a PIL image and an `InputSpec`. Out: an
+array, uint8, of shape (H, W, 3).
+
+Normalisation (mean, standard deviation) is inside each graph, so the only thing that another embedding
+has to repeat is this file: crop, bicubic antialiased resize, RGB, uint8.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cascade.errors import BundleError
+
+__all__ = ["INTERPOLATIONS", "InputSpec", "prepare"]
+
+INTERPOLATIONS: Final = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+#: A photo of 20000 x 10 pixels would be resized to 450,000 x 224 before its middle is cut out. From this many
+#: times the input on, only the middle is computed. For other photos that would not be the same to the
+#: last bit: Pillow chooses the order of its two passes by the size of the result.
+_LARGEST_SCALED: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What the input `image` of a graph looks like.
+
+    Attributes:
+        width: pixels.
+        height: pixels.
+        crop: ``"squash"`` resizes the whole photo to width x height and ignores its aspect ratio;
+            ``"center"`` keeps the aspect ratio and takes the middle.
+        crop_fraction: for ``"center"``, the share of the shorter side that stays (timm's ``crop_pct``).
+        interpolation: a key of `INTERPOLATIONS`; always antialiased.
+        colour: always ``"RGB"``.
+        reducing_gap: how much larger than the input a photo must stay while it is decoded at a reduced
+            scale, see `cascade.imaging.decoding.reduction_factor`.
+
+    Raises:
+        BundleError: when a value is outside its range.
+    """
+
+    width: int
+    height: int
+    crop: str = "squash"
+    crop_fraction: float = 1.0
+    interpolation: str = "bicubic"
+    colour: str = "RGB"
+    reducing_gap: float = 2.0
+
+    def __post_init__(self) -> None:
+        problems = [
+            text
+            for bad, text in (
+                (not 8 <= self.width <= 4096, f"width {self.width} is not in 8..4096"),
+                (not 8 <= self.height <= 4096, f"height {self.height} is not in 8..4096"),
+                (self.crop not in ("squash", "center"), f"crop {self.crop!r} is unknown"),
+                (
+                    not 0.1 <= self.crop_fraction <= 1,
+                    f"crop_fraction {self.crop_fraction} is not in 0.1..1",
+                ),
+                (
+                    self.interpolation not in INTERPOLATIONS,
+                    f"interpolation {self.interpolation!r} is unknown",
+                ),
+                (self.colour != "RGB", f"colour {self.colour!r} is unknown"),
+                (not self.reducing_gap >= 1, f"reducing_gap {self.reducing_gap} is below 1"),
+            )
+            if bad
+        ]
+        if problems:
+            raise BundleError("the input specification is wrong: " + "; ".join(problems))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Build from the JSON form; raises `BundleError` when keys are missing or unknown."""
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise BundleError(f"the input specification is wrong: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self)
+
+    @property
+    def decode_target(self) -> tuple[int, int]:
+        """(width, height) in pixels that a decoded photo is needed in, before the crop is taken."""
+        fraction = self.crop_fraction if self.crop == "center" else 1.0
+        return round(self.width / fraction), round(self.height / fraction)
+
+
+def prepare(image: Image.Image, spec: InputSpec) -> npt.NDArray[np.uint8]:
+    """Resize an upright RGB image to the input of a graph.
+
+    Args:
+        image: mode RGB, any size.
+        spec: what the graph wants.
+
+    Returns:
+        uint8 of shape (height, width, 3).
+    """
+    resample = INTERPOLATIONS[spec.interpolation]
+    size = (spec.width, spec.height)
+    if spec.crop == "squash":
+        return np.asarray(image if image.size == size else image.resize(size, resample))
+    scaled = _scaled_for_center(image.size, spec)
+    left = round((scaled[0] - spec.width) / 2)
+    top = round((scaled[1] - spec.height) / 2)
+    if scaled[0] * scaled[1] > _LARGEST_SCALED * spec.width * spec.height:
+        across, down = image.width / scaled[0], image.height / scaled[1]
+        box = (left * across, top * down, (left + spec.width) * across, (top + spec.height) * down)
+        return np.asarray(image.resize(size, resample, box=box))
+    image = image.resize(scaled, resample) if image.size != scaled else image
+    return np.asarray(image.crop((left, top, left + spec.width, top + spec.height)))
+
+
+def _scaled_for_center(size: tuple[int, int], spec: InputSpec) -> tuple[int, int]:
+    """Return the (width, height) that a photo is resized to before its middle is cut out.
+
+    As timm does it, from which the golden values in tests/reference come: for a square input like
+    torchvision's ``Resize(int)``, which truncates; otherwise like timm's ``ResizeKeepRatio``, which rounds.
+    """
+    width, height = size
+    wanted_width, wanted_height = (int(n / spec.crop_fraction) for n in (spec.width, spec.height))
+    if spec.width == spec.height:
+        short = min(size)
+        return int(wanted_width * width / short), int(wanted_width * height / short)
+    ratio = min(width / wanted_width, height / wanted_height)
+    return round(width / ratio), round(height / ratio)

@@ -1,0 +1,1 @@
+"""Running a bundle on photos: sessions, the stages in order, routing and arbitration."""

@@ -1,0 +1,48 @@
+"""Feeds of the arbiter. In: the general model's logits and the logits of whoever was asked. Out: the named
+arrays that `arbiter.onnx` takes.
+
+The graph itself is a weighted product of experts with temperatures ("logarithmic opinion pool", Genest and
+Zidek 1986), fitted by `cascade.training.calibration.arbiter`. Rows of an expert that was not asked are zero
+and have no influence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["arbiter_feeds"]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def arbiter_feeds(
+    general_logits: FloatArray,
+    expert_logits: Mapping[str, FloatArray],
+    asked: npt.NDArray[np.bool_],
+    experts: Mapping[str, int],
+) -> dict[str, FloatArray]:
+    """Lay out what was said as the inputs of `arbiter.onnx`.
+
+    Args:
+        general_logits: (N, L).
+        expert_logits: expert -> (n, K + 1), one row for each photo that it was asked about, in order.
+        asked: (N, E), in the order of ``experts``.
+        experts: expert -> number of its logits, in the bundle's order.
+
+    Returns:
+        `general_logits` and, unless there are no experts at all, `<expert>_logits` (N, K + 1) each and
+        `asked` (N, E) float32.
+    """
+    count = len(general_logits)
+    feeds = {"general_logits": general_logits}
+    if experts:
+        feeds["asked"] = asked.astype(np.float32)
+    for column, (name, width) in enumerate(experts.items()):
+        full = np.zeros((count, width), dtype=np.float32)
+        if name in expert_logits:
+            full[asked[:, column]] = expert_logits[name]
+        feeds[f"{name}_logits"] = full
+    return feeds

@@ -1,9 +1,0 @@
-"""An evaluation that people read. In: an `Evaluation`. Out: a table for a terminal; a page, JSON and CSV.
-
-The table needs nothing but the light install; the page needs the extra `report`.
-"""
-
-from cascade.report.page import prepare_report, write_report
-from cascade.report.table import render_table
-
-__all__ = ["prepare_report", "render_table", "write_report"]

@@ -1,0 +1,1 @@
+"""Fitting everything that turns logits into calibrated answers."""

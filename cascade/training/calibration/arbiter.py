@@ -1,0 +1,196 @@
+"""Fitting the arbiter. In: what everybody said of labelled photos. Out: the numbers of `arbiter.onnx`, and
+the probabilities that it gives, also cross-fitted. Its formula stands in
+`cascade.training.export.decision_graphs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Final
+
+import numpy as np
+import torch
+from sklearn.model_selection import KFold
+
+from cascade.labels import LabelTree
+from cascade.training.calibration.stage_logits import BoolArray, FloatArray, Fold, Outputs, softmax
+from cascade.training.export.decision_graphs import ArbiterParameters
+
+__all__ = ["arbitrate", "cross_fit", "fit_arbiter", "share_with_others"]
+
+_FOLDS: Final = 5
+#: Weight of the log loss of the most probable label. The likelihood alone leaves answers overconfident on
+#: average, because it is also paid for the labels that nobody is shown.
+_TOP_LABEL: Final = 0.8
+#: Shares of the photos about which an expert is asked.
+_DOUBTFUL: Final = (0.3, 0.5, 0.7, 0.9)
+#: Numbers k of `cascade.training.export.decision_graphs`.
+_SHARPNESS: Final = 3
+
+
+def arbitrate(
+    parameters: ArbiterParameters,
+    outputs: Outputs,
+    tree: LabelTree,
+    experts: Mapping[str, Sequence[str]],
+    asked: BoolArray,
+) -> FloatArray:
+    """Compute what `arbiter.onnx` computes, (N, L); its formula stands in
+    `cascade.training.export.decision_graphs`."""
+    packed = _pack(parameters)
+    with torch.no_grad():
+        log_z = _pool(torch.from_numpy(packed), _tensors(outputs), tree, experts, asked)
+    return np.exp(log_z.numpy())
+
+
+def _pack(parameters: ArbiterParameters) -> FloatArray:
+    return np.concatenate(
+        [
+            [np.log(parameters.temperature)],
+            np.log(parameters.expert_temperature),
+            parameters.expert_weight,
+            parameters.general_shift,
+            parameters.sharpness,
+        ]
+    )
+
+
+def _tensors(outputs: Outputs) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    return (
+        torch.from_numpy(outputs.general.astype(np.float64)),
+        {name: torch.from_numpy(v.astype(np.float64)) for name, v in outputs.experts.items()},
+    )
+
+
+def _pool(
+    packed: torch.Tensor,
+    tensors: tuple[torch.Tensor, dict[str, torch.Tensor]],
+    tree: LabelTree,
+    experts: Mapping[str, Sequence[str]],
+    asked: BoolArray,
+) -> torch.Tensor:
+    """Log probabilities (N, L), differentiable in the packed parameters (4 + 3 E,)."""
+    count = len(experts)
+    general, said = tensors
+    log_p = torch.log_softmax(general / packed[0].exp(), dim=1)
+    total = log_p
+    for column, (name, own) in enumerate(experts.items()):
+        log_q = torch.log_softmax(said[name] / packed[1 + column].exp(), dim=1)
+        log_r = share_with_others(log_p, log_q, tree, own)
+        vote = packed[1 + count + column] * log_r + packed[1 + 2 * count + column] * log_p
+        total = total + vote * torch.from_numpy(asked[:, [column]].astype(np.float64))
+    total = torch.log_softmax(total, dim=1)
+    sure = total.max(1, keepdim=True).values.exp()
+    k0, k1, k2 = packed[1 + 3 * count :]
+    return torch.log_softmax(total * (k0 + k1 * sure + k2 * sure.square()).exp(), dim=1)
+
+
+def share_with_others(
+    log_p: torch.Tensor, log_q: torch.Tensor, tree: LabelTree, own: Sequence[str]
+) -> torch.Tensor:
+    """Return what an expert says of all labels, log r (N, L): "not mine" is shared out as the others say.
+
+    Args:
+        log_p: (N, L), of the general model.
+        log_q: (N, K + 1), of the expert.
+        tree: the bundle's labels.
+        own: the K labels of the expert.
+    """
+    position = [list(own).index(label) if label in own else len(own) for label in tree.labels]
+    foreign = torch.tensor([label not in own for label in tree.labels], dtype=torch.float64)
+    mass = (log_p.exp() * foreign).sum(1, keepdim=True).clamp_min(1e-6)
+    return log_q[:, position] + (log_p - mass.log()) * foreign
+
+
+def fit_arbiter(outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]]) -> ArbiterParameters:
+    """Fit the few numbers that must serve everything that a router may do, see `_who_is_asked`.
+
+    What is minimised is mostly the log loss of the most probable label being right or wrong, which is the
+    confidence that people see (top-label calibration, Gupta and Ramdas 2022, arXiv 2107.08353), and for the
+    rest the negative log likelihood of the right label, which keeps the other probabilities honest.
+    """
+    count = len(experts)
+    masks = _who_is_asked(outputs, tree, experts)
+    tensors, targets = _tensors(outputs), torch.from_numpy(outputs.targets)
+    start = np.concatenate(
+        [np.zeros(1 + count), np.full(count, 0.5), np.full(count, -0.3), np.zeros(_SHARPNESS)]
+    )
+    packed = torch.tensor(start, requires_grad=True)
+    prior = torch.tensor(start)
+    optimizer = torch.optim.LBFGS([packed], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = torch.zeros((), dtype=torch.float64)
+        for share, asked in masks:
+            loss = loss + share * _loss(_pool(packed, tensors, tree, experts, asked), targets)
+        # A weak pull to the start keeps the numbers sane where a group has few photos.
+        loss = loss + 1e-3 * (packed - prior).square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    values = packed.detach().numpy()
+    return ArbiterParameters(
+        temperature=float(np.exp(values[0])),
+        expert_temperature=np.exp(values[1 : 1 + count]),
+        expert_weight=values[1 + count : 1 + 2 * count].copy(),
+        general_shift=values[1 + 2 * count : 1 + 3 * count].copy(),
+        sharpness=values[1 + 3 * count :].copy(),
+    )
+
+
+def _loss(log_z: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    best, label = log_z.max(1)
+    right = (label == targets).to(torch.float64)
+    shown = torch.nn.functional.binary_cross_entropy(best.exp().clamp(1e-6, 1 - 1e-6), right)
+    return _TOP_LABEL * shown + (1 - _TOP_LABEL) * torch.nn.functional.nll_loss(log_z, targets)
+
+
+def _who_is_asked(
+    outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]]
+) -> list[tuple[float, BoolArray]]:
+    """Return (share of the loss, who is asked (N, E)) for everything that the arbiter must cope with.
+
+    Half: nobody asked, each expert alone, each pair, all of them, about every photo. Half: the likeliest
+    expert asked about the most doubtful photos, as any router does it. An arbiter that has seen only the
+    first half is overconfident about the second, for doubtful photos are not like all photos.
+    """
+    n, count = len(outputs.targets), len(experts)
+    every = []
+    for size in range(count + 1):
+        for chosen in combinations(range(count), size):
+            asked = np.zeros((n, count), dtype=np.bool_)
+            asked[:, list(chosen)] = True
+            every.append(asked)
+    if not experts:
+        return [(1.0, every[0])]
+    p = softmax(outputs.general)
+    mass = np.stack(
+        [p[:, [tree.labels.index(label) for label in own]].sum(1) for own in experts.values()], axis=1
+    )
+    routed = []
+    for share in _DOUBTFUL:
+        doubtful = np.argsort(p.max(1), kind="stable")[: round(n * share)]
+        asked = np.zeros((n, count), dtype=np.bool_)
+        asked[doubtful, mass[doubtful].argmax(1)] = True
+        routed.append(asked)
+    return [(0.5 / len(every), asked) for asked in every] + [(0.5 / len(routed), asked) for asked in routed]
+
+
+def cross_fit(
+    outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]], seed: int
+) -> tuple[list[Fold], Callable[[BoolArray], FloatArray]]:
+    """Return folds, and what gives probabilities (N, L) for who was asked (N, E), cross-fitted on them."""
+    # Not stratified: a rare label may have fewer photos than there are folds.
+    folds = list(KFold(_FOLDS, shuffle=True, random_state=seed).split(outputs.general))
+    arbiters = [fit_arbiter(outputs.rows(train), tree, experts) for train, _ in folds]
+
+    def answers(asked: BoolArray) -> FloatArray:
+        out = np.zeros((len(outputs.targets), len(tree.labels)))
+        for arbiter, (_, fold) in zip(arbiters, folds, strict=True):
+            out[fold] = arbitrate(arbiter, outputs.rows(fold), tree, experts, asked[fold])
+        return out
+
+    return folds, answers

@@ -1,0 +1,204 @@
+"""Simple rules that router and arbiter must beat. In: what everybody said of labelled photos, and the answers
+of router and arbiter, cross-fitted. Out: tables for metrics.json and the model card.
+
+Whom to ask. The router asks where it expects the most gain per cost. The rules ask about the photos that look
+most doubtful, by the largest probability of the calibrated general model, by its margin over the second, or
+by entropy: first the likeliest expert of each, then the second likeliest. Every rule may spend what the
+router spent, not more, and at most one question less; the arbiter is the same.
+
+How to combine. The rules take plain softmax outputs, in which an expert's "not mine" is left to the general
+model's share of the other labels, and each gets one temperature of its own, cross-fitted, so that it is not
+judged by the overconfidence of networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import minimize_scalar
+
+from cascade.evaluation.calibration_metrics import expected_calibration_error
+from cascade.evaluation.metrics import negative_log_likelihood
+from cascade.labels import LabelTree
+from cascade.training.calibration.arbiter import share_with_others
+from cascade.training.calibration.stage_logits import BoolArray, FloatArray, Fold, Outputs
+
+__all__ = ["Answers", "asked_within", "compare_asking", "compare_combining", "describe", "doubt_orders"]
+
+#: From who is asked, (N, E), to probabilities, (N, L).
+Answers = Callable[[BoolArray], FloatArray]
+
+_SHORT_OF: Final = 1e-9
+
+
+def describe(probabilities: FloatArray, targets: npt.NDArray[np.int64]) -> dict[str, float]:
+    """Return accuracy, NLL and ECE of probabilities (N, L), rounded below what chance does to them."""
+    best = probabilities.argmax(1)
+    return {
+        "accuracy": round(float((best == targets).mean()), 4),
+        "nll": round(negative_log_likelihood(probabilities, targets), 4),
+        "ece": round(expected_calibration_error(probabilities.max(1), best == targets), 4),
+    }
+
+
+# --- whom to ask --------------------------------------------------------------------------------------
+
+
+def doubt_orders(
+    before: FloatArray, labels: Sequence[str], experts: Mapping[str, Sequence[str]]
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Return for each simple rule in which order it asks: N * E numbers, photo * E + expert.
+
+    Args:
+        before: (N, L), calibrated, of the general model alone.
+        labels: the L labels.
+        experts: expert -> its labels.
+    """
+    first, second = np.sort(before, axis=1)[:, ::-1][:, :2].T
+    entropy = -(before * np.log(np.maximum(before, 1e-12))).sum(1)
+    mass = np.stack(
+        [before[:, [labels.index(label) for label in own]].sum(1) for own in experts.values()], axis=1
+    )
+    likely = np.argsort(-mass, axis=1, kind="stable")
+    orders = {}
+    for name, sure in (("confidence", first), ("margin", first - second), ("entropy", -entropy)):
+        photos = np.argsort(sure, kind="stable")
+        orders[name] = np.concatenate(
+            [photos * len(experts) + likely[photos, rank] for rank in range(len(experts))]
+        )
+    return orders
+
+
+def asked_within(order: npt.NDArray[np.int64], costs: FloatArray, photos: int, spent: float) -> BoolArray:
+    """Return who is asked, (N, E), when questions are put in an order until a mean extra cost is spent.
+
+    Args:
+        order: numbers photo * E + expert, each at most once.
+        costs: (E,).
+        photos: N.
+        spent: mean per photo; never exceeded.
+    """
+    total = np.cumsum(costs[order % len(costs)]) / photos
+    asked = np.zeros(photos * len(costs), dtype=np.bool_)
+    asked[order[: np.searchsorted(total, spent + _SHORT_OF, side="right")]] = True
+    return asked.reshape(photos, len(costs))
+
+
+def compare_asking(
+    before: FloatArray,
+    by_router: Mapping[float, BoolArray],
+    targets: npt.NDArray[np.int64],
+    answers: Answers,
+    costs: FloatArray,
+    tree: LabelTree,
+    experts: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
+    """Compare the router with simple rules at equal mean cost.
+
+    Args:
+        before: (N, L), calibrated and cross-fitted, of the general model alone.
+        by_router: budget -> (N, E), whom the router asks; also sets what the rules may spend.
+        targets: (N,).
+        answers: of the arbiter, cross-fitted.
+        costs: (E,).
+        tree: the bundle's labels.
+        experts: expert -> its labels.
+
+    Returns:
+        ``rules``: rule -> rows with budget, mean_cost, accuracy, nll and ece; ``mean``: rule -> the same
+        averaged over the rows; ``best``: the rule of the lowest mean nll.
+    """
+    orders = doubt_orders(before, tree.labels, experts)
+    rules: dict[str, list[dict[str, float]]] = {}
+    for budget, routed in by_router.items():
+        spent = float((routed @ costs).mean())
+        by_rule = {name: asked_within(order, costs, len(targets), spent) for name, order in orders.items()}
+        for name, asked in {"expected gain": routed, **by_rule}.items():
+            cost = 1.0 + float((asked @ costs).mean())
+            row = {"budget": budget, "mean_cost": round(cost, 4), **describe(answers(asked), targets)}
+            rules.setdefault(name, []).append(row)
+    mean = {
+        name: {
+            key: round(float(np.mean([row[key] for row in rows])), 4)
+            for key in ("mean_cost", "accuracy", "nll", "ece")
+        }
+        for name, rows in rules.items()
+    }
+    return {"rules": rules, "mean": mean, "best": min(mean, key=lambda name: mean[name]["nll"])}
+
+
+# --- how to combine -----------------------------------------------------------------------------------
+
+
+def combine(
+    outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]], asked: BoolArray
+) -> dict[str, FloatArray]:
+    """Return log probabilities (N, L) of every simple rule; see the module for what an expert's vote is."""
+    log_p = torch.log_softmax(torch.from_numpy(outputs.general.astype(np.float64)), dim=1)
+    said = [log_p]
+    for name, own in experts.items():
+        log_q = torch.log_softmax(torch.from_numpy(outputs.experts[name].astype(np.float64)), dim=1)
+        said.append(share_with_others(log_p, log_q, tree, own))
+    votes = np.stack([vote.numpy() for vote in said])  # (1 + E, N, L)
+    voting = np.concatenate([np.ones((1, len(asked)), dtype=np.bool_), asked.T])[:, :, None]
+    count = voting.sum(0)
+    surest = np.where(voting[:, :, 0], votes.max(2), -np.inf).argmax(0)
+    return {
+        "the most confident": votes[surest, np.arange(len(asked))],
+        "average": np.log((np.exp(votes) * voting).sum(0) / count),
+        "product of experts": (votes * voting).sum(0) / count,
+        "general alone": votes[0],
+    }
+
+
+def compare_combining(
+    outputs: Outputs,
+    tree: LabelTree,
+    experts: Mapping[str, Sequence[str]],
+    folds: Sequence[Fold],
+    answers: Answers,
+    ways: Mapping[str, BoolArray],
+) -> dict[str, Any]:
+    """Compare the arbiter with simple rules.
+
+    Args:
+        outputs: of N photos.
+        tree: the bundle's labels.
+        experts: expert -> its labels.
+        folds: on which the temperature of each rule is cross-fitted.
+        answers: of the arbiter, cross-fitted on the same folds.
+        ways: name -> who is asked, (N, E).
+
+    Returns:
+        way -> ``rules``: rule -> accuracy, nll, ece; ``best``: the rule of the lowest nll.
+    """
+    found: dict[str, Any] = {}
+    for way, asked in ways.items():
+        rules = {"arbiter": describe(answers(asked), outputs.targets)}
+        for name, logs in combine(outputs, tree, experts, asked).items():
+            rules[name] = describe(_tempered(logs, outputs.targets, folds), outputs.targets)
+        found[way] = {"rules": rules, "best": min(rules, key=lambda name: rules[name]["nll"])}
+    return found
+
+
+def _tempered(logs: FloatArray, targets: npt.NDArray[np.int64], folds: Sequence[Fold]) -> FloatArray:
+    """Return probabilities (N, L) after one temperature, fitted for every fold on the others."""
+    out = np.zeros_like(logs)
+    for train, held_out in folds:
+        fitted = minimize_scalar(
+            lambda x, train=train: negative_log_likelihood(_soften(logs[train], np.exp(x)), targets[train]),
+            bounds=(-2.0, 2.0),
+            method="bounded",
+        )
+        out[held_out] = _soften(logs[held_out], float(np.exp(fitted.x)))
+    return out
+
+
+def _soften(logs: FloatArray, temperature: float) -> FloatArray:
+    scaled = logs / temperature
+    odds = np.exp(scaled - scaled.max(1, keepdims=True))
+    return np.asarray(odds / odds.sum(1, keepdims=True))

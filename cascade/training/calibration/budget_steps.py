@@ -1,0 +1,67 @@
+"""Where the steps of the dial `--budget` lie. In: the gain that the router expects, cross-fitted. Out: the
+price on asking at every step, and which step becomes the default.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from cascade.training.calibration.stage_logits import FloatArray
+
+__all__ = ["BUDGETS", "choose_default", "cost_weights"]
+
+#: Finer where the first questions bring the most.
+BUDGETS: Final = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)
+#: Share of what asking everybody brings that the default must keep, in negative log likelihood.
+_KEPT: Final = 0.9
+_DIGITS: Final = 1e6
+
+
+def cost_weights(gain: FloatArray, costs: FloatArray) -> list[float]:
+    """Return the price of every budget of `BUDGETS`, from one at which nobody is asked to 0.
+
+    At the price of budget b the mean extra cost is at most b times that at price 0, and at most one question
+    (or as many as are equally promising) below it.
+
+    Args:
+        gain: (N, E), expected by the router.
+        costs: (E,).
+    """
+    worth = gain / costs
+    order = np.argsort(-worth, axis=None, kind="stable")
+    order = order[worth.ravel()[order] > 0]
+    spent = np.cumsum(costs[order % len(costs)])
+    # No gain is above 1: not on any photo.
+    prices = [(math.floor(_DIGITS / float(costs.min())) + 1) / _DIGITS]
+    for budget in BUDGETS[1:-1]:
+        bought = int(np.searchsorted(spent, budget * spent[-1], side="right")) if len(order) else 0
+        # Asked is who is worth more than the price: the first who is not asked sets it. Raised to the next
+        # number that bundle.json can say, so that the budget is kept also after rounding.
+        price = 0.0
+        if bought < len(order):
+            price = (math.floor(_DIGITS * float(worth.ravel()[order[bought]])) + 1) / _DIGITS
+        prices.append(min(price, prices[-1]))
+    return [*prices, 0.0]
+
+
+def choose_default(
+    curve: Sequence[Mapping[str, Any]], never: Mapping[str, float], always: Mapping[str, float]
+) -> int:
+    """Return the place of the default on the curve: the cheapest that keeps most of what asking brings.
+
+    It costs at most half of asking everybody. Judged by the likelihood: a difference in accuracy would be
+    chance on so few photos.
+
+    Args:
+        curve: mean_cost and nll of every step.
+        never: the same with nobody asked.
+        always: the same with everybody asked.
+    """
+    affordable = [i for i, step in enumerate(curve) if step["mean_cost"] <= always["mean_cost"] / 2] or [0]
+    enough = never["nll"] - _KEPT * max(never["nll"] - always["nll"], 0.0)
+    good = [i for i in affordable if curve[i]["nll"] <= enough]
+    return min(good or [min(affordable, key=lambda i: curve[i]["nll"])], key=lambda i: curve[i]["mean_cost"])

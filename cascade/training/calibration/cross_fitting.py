@@ -1,0 +1,169 @@
+"""Calibration. In: what the exported graphs say of the calibration photos. Out: arbiter and router, and what
+they say of photos that had no part in them.
+
+The split `calibration` is cut in two, stratified by label:
+
+    fit part (2/3)  temperatures and weights of the arbiter, then the router; figures about them are
+                    cross-fitted: every photo is judged by numbers that it had no part in
+    held out (1/3)  nothing here; `cascade.training.calibration.guarantees` builds every promise on it
+
+The split `test` is never seen here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import KFold, StratifiedKFold
+
+from cascade.labels import LabelTree
+from cascade.training.calibration.arbiter import arbitrate, cross_fit, fit_arbiter
+from cascade.training.calibration.baselines import compare_asking, compare_combining, describe
+from cascade.training.calibration.budget_steps import BUDGETS, choose_default, cost_weights
+from cascade.training.calibration.router import expected_gain, fit_router
+from cascade.training.calibration.stage_logits import BoolArray, FloatArray, Outputs
+from cascade.training.export.decision_graphs import ArbiterParameters, RouterParameters
+
+__all__ = ["Asking", "Calibration", "calibrate"]
+
+#: One of so many parts of the photos is held out.
+_PARTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """One way of asking, and what is then said.
+
+    Attributes:
+        budget: step of the dial, see `cascade.guarantees.budget`; 0 without experts.
+        cost_weight: gain that one unit of cost must bring for an expert to be asked.
+        figures: mean_cost, accuracy, nll, ece and deferral_rate of the fit part, cross-fitted.
+        fit_probabilities: (F, L), cross-fitted.
+        held_out_probabilities: (H, L), of the finished arbiter and router.
+        held_out_asked: (H, E).
+    """
+
+    budget: float
+    cost_weight: float
+    figures: dict[str, float]
+    fit_probabilities: FloatArray
+    held_out_probabilities: FloatArray
+    held_out_asked: BoolArray
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Everything that was fitted.
+
+    Attributes:
+        arbiter: numbers of `arbiter.onnx`.
+        router: numbers of `router.onnx`; None without experts.
+        fit_rows: places of the F photos that fitted arbiter and router.
+        held_out_rows: places of the other H photos.
+        default: how the default operating point asks.
+        dial: every step of the dial; empty without experts.
+        facts: how it was chosen, for metrics.json and the card.
+    """
+
+    arbiter: ArbiterParameters
+    router: RouterParameters | None
+    fit_rows: npt.NDArray[np.int64]
+    held_out_rows: npt.NDArray[np.int64]
+    default: Asking
+    dial: tuple[Asking, ...]
+    facts: dict[str, Any]
+
+
+def _cut(targets: npt.NDArray[np.int64], seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the places of the fit part and of the held-out part, stratified as far as labels have photos."""
+    often = np.bincount(targets).max() >= _PARTS
+    parts = (StratifiedKFold if often else KFold)(_PARTS, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # A label of one or two photos is missing in a part; nothing to act on.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        fit_rows, held_out_rows = next(iter(parts.split(targets, targets)))
+    return fit_rows, held_out_rows
+
+
+def calibrate(
+    outputs: Outputs,
+    tree: LabelTree,
+    experts: Mapping[str, Sequence[str]],
+    costs: Sequence[float],
+    *,
+    seed: int,
+) -> Calibration:
+    """Fit arbiter and router.
+
+    Args:
+        outputs: on the calibration photos.
+        tree: the bundle's labels.
+        experts: expert -> its labels, without "not mine".
+        costs: of every expert, in units of one run of the general model.
+        seed: of the partitions.
+    """
+    fit_rows, held_out_rows = _cut(outputs.targets, seed)
+    fit, held_out = outputs.rows(fit_rows), outputs.rows(held_out_rows)
+    arbiter = fit_arbiter(fit, tree, experts)
+    folds, answers = cross_fit(fit, tree, experts, seed)
+    prices, n = np.asarray(costs, dtype=np.float64), len(fit_rows)
+
+    def ask(budget: float, cost_weight: float, asked: BoolArray, held_out_asked: BoolArray) -> Asking:
+        probabilities = answers(asked)
+        figures = {
+            "mean_cost": round(1.0 + float((asked @ prices).mean()), 4),
+            "deferral_rate": round(float(asked.any(1).mean()), 4),
+            **describe(probabilities, fit.targets),
+        }
+        said = arbitrate(arbiter, held_out, tree, experts, held_out_asked)
+        return Asking(budget, cost_weight, figures, probabilities, said, held_out_asked)
+
+    nobody, nobody_held_out = (
+        np.zeros((photos, len(experts)), dtype=np.bool_) for photos in (n, len(held_out_rows))
+    )
+    never = ask(0.0, 0.0, nobody, nobody_held_out)
+    facts: dict[str, Any] = {
+        "fit_photos": n,
+        "held_out_photos": len(held_out_rows),
+        "arbiter": arbiter.to_dict(),
+    }
+    if not experts:
+        return Calibration(arbiter, None, fit_rows, held_out_rows, never, (), facts)
+    router, gain = fit_router(fit, tree, experts, arbiter.temperature, folds, answers)
+    held_out_gain = expected_gain(router, held_out, tree, experts)
+    weights = dict(zip(BUDGETS, cost_weights(gain, prices), strict=True))
+    dial = tuple(
+        ask(budget, weight, gain > weight * prices, held_out_gain > weight * prices)
+        for budget, weight in weights.items()
+    )
+    always = ask(1.0, 0.0, ~nobody, ~nobody_held_out).figures
+    default = dial[choose_default([step.figures for step in dial], never.figures, always)]
+    facts["router"] = {
+        "never": never.figures,
+        "always": always,
+        "chosen": {"budget": default.budget, "cost_weight": default.cost_weight, **default.figures},
+        "curve": [{"budget": step.budget, "cost_weight": step.cost_weight, **step.figures} for step in dial],
+        "asking": compare_asking(
+            never.fit_probabilities,
+            {budget: gain > weight * prices for budget, weight in weights.items() if budget > 0},
+            fit.targets,
+            answers,
+            prices,
+            tree,
+            experts,
+        ),
+        "combining": compare_combining(
+            fit,
+            tree,
+            experts,
+            folds,
+            answers,
+            {"everybody": ~nobody, "chosen": gain > default.cost_weight * prices},
+        ),
+    }
+    return Calibration(arbiter, router, fit_rows, held_out_rows, default, dial, facts)

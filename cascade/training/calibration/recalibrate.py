@@ -1,0 +1,136 @@
+"""`cascade calibrate`, from a bundle and photos of one's own to a bundle. In: two folders. Out: a third.
+
+The networks stay as they are. Arbiter, router, scope stage, promises, label sets and the reference for drift
+are fitted anew, because they hold for photos like those that they were fitted on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+
+import cascade
+from cascade.bundle.manifest import Bundle
+from cascade.bundle.stage import EXACT, GraphFile, Stage
+from cascade.errors import DataError
+from cascade.evaluation.dataset import scan
+from cascade.training.export.finish_bundle import Draft, complete, data_facts
+from cascade.training.export.packaging import take_place
+from cascade.training.progress import Report
+from cascade.training.project import readable
+
+__all__ = ["recalibrate"]
+
+#: With fewer photos the fit is chance. (A promise needs more, and says so itself.)
+_FEWEST: Final = 30
+
+
+def recalibrate(
+    bundle: Path | None,
+    data: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    max_error: float = 0.15,
+) -> None:
+    """Calibrate a bundle on other photos and write it as a new one.
+
+    Args:
+        bundle: folder; None is the shipped one.
+        data: labelled photos, see `cascade.evaluation.dataset.scan`. Of `DATA/LABEL/FILE` that the bundle has
+        never
+            seen, 15 % are set aside to measure and the rest calibrates; else the split `calibration` does.
+        out: folder of the new bundle; replaced if it is a bundle already, also if it is ``bundle`` itself.
+        name: of the new bundle; as before if None.
+        version: of the new bundle; as before if None.
+        max_error: see `cascade.training.run.train`.
+
+    Raises:
+        BundleError: when the bundle is damaged.
+        DataError: when photos are missing, too few, or labelled with what the bundle does not know.
+    """
+    old = Bundle.load(bundle)
+    for stage in old.stages:
+        for variant in (EXACT, *stage.variants):
+            old.check_hash(stage.as_variant(variant))
+    work = out.with_name(out.name + ".calibrate")  # not OUT.work, where a training keeps its checkpoints
+    dataset = readable(scan(data), work)
+    unknown = sorted(set(dataset.labels) - set(old.tree.labels))
+    if unknown:
+        raise DataError(
+            f"{data}: the bundle does not know {', '.join(unknown)}; rename these folders to labels of the "
+            f"bundle ({', '.join(old.tree.labels[:5])}, ...; see `cascade info`), or train one of your own"
+        )
+    fits = tuple(
+        photo for photo in dataset.photos if photo.split in _splits(old, data, dataset.fingerprint())
+    )
+    if len(fits) < _FEWEST:
+        raise DataError(f"{data}: has {len(fits)} photos to calibrate on; at least {_FEWEST} are needed")
+    words, seed = _recipe(old.provenance)
+    calibrated = {"cascade": cascade.__version__, "data": data_facts(dataset)}
+    name, version = name or old.name, version or old.version
+    with Report() as report:
+        report.line(f"{len(fits)} photos calibrate, {len(dataset.split('test'))} measure")
+        folder = work / "bundle"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        title = f"{name} {version}"
+        draft = Draft(
+            name,
+            version,
+            old.tree,
+            _adopt(old, old.general, folder, title),
+            tuple(_adopt(old, expert, folder, title) for expert in old.experts),
+            dict(old.provenance) | {"calibrated": calibrated},
+            words,
+            _training(old.folder),
+            seed,
+        )
+        complete(folder, draft, fits, dataset.split("test"), report=report, max_error=max_error)
+        take_place(folder, out)
+        shutil.rmtree(work)
+        report.line(f"wrote {out}; measure it with: cascade evaluate {data} --bundle {out}")
+
+
+def _splits(bundle: Bundle, data: Path, fingerprint: str) -> tuple[str, ...]:
+    """Return the splits that calibrate: never what the networks learned from."""
+    learned = bundle.provenance.get("data", {}).get("fingerprint") == fingerprint
+    return ("calibration",) if learned or (data / "calibration").is_dir() else ("train", "calibration")
+
+
+def _recipe(provenance: Mapping[str, Any]) -> tuple[dict[str, str], int]:
+    """Return the words for the card and the seed of the general recipe."""
+    general = provenance.get("recipes", {}).get("general", {})
+    return dict(general.get("card", {})), int(general.get("train", {}).get("seed", 0))
+
+
+def _training(folder: Path) -> dict[str, Any]:
+    """Return what was measured while the networks learned."""
+    try:
+        return dict(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["training"])
+    except (OSError, KeyError, ValueError):
+        return {}  # metrics.json is for people; a bundle is whole without it
+
+
+def _adopt(bundle: Bundle, stage: Stage, folder: Path, title: str) -> Stage:
+    """Copy the graphs of an image stage; their metadata names the new bundle."""
+
+    def copy(file: str) -> str:
+        model = onnx.load_model_from_string((bundle.folder / file).read_bytes())
+        for fact in model.metadata_props:
+            if fact.key == "cascade.bundle":
+                fact.value = title
+        content = model.SerializeToString(deterministic=True)
+        (folder / file).write_bytes(content)
+        return hashlib.sha256(content).hexdigest()
+
+    variants = {key: GraphFile(graph.file, copy(graph.file)) for key, graph in stage.variants.items()}
+    return replace(stage, sha256=copy(stage.file), variants=variants)

@@ -1,0 +1,170 @@
+"""The test behind a promise. In: what the finished arbiter says of calibration photos. Out: a `Promise`, the
+curve from a share of wrong answers to thresholds.
+
+Learn then Test (Angelopoulos, Bates, Candès, Jordan and Lei 2021, arXiv 2110.01052) with split fixed-sequence
+testing, carried out by MAPIE. Two parts of the split `calibration` have separate roles:
+
+    fit part    fitted arbiter and router; here it only decides, from cross-fitted answers, which pairs of
+                thresholds are tested, in which order, and with which one the test of each share begins
+    held out    fitted nothing; the tests are made on it
+
+A pair of thresholds is tested by the exact binomial test of "more than `max_error` of the answered photos are
+answered wrongly". Pairs lie on one path, from strict to lax. The test of a share begins at the pair where the
+fit part predicts it to be most powerful, and not among a handful of answered photos, where no test can
+succeed. It goes on to laxer pairs until one does not pass; the last that passed is promised. Because order
+and beginning do not depend on the held-out photos, no correction for testing often is due: the probability
+that the promised pair errs more often is at most the level of the tests.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from mapie.risk_control.fwer_control import control_fwer
+from scipy import stats
+
+from cascade.evaluation.labelled_answers import Counts, Judged
+from cascade.guarantees.risk_control import Promise, PromisePoint
+from cascade.policy import OperatingPoint
+
+__all__ = ["CONFIDENCE", "default_point", "fit_promise"]
+
+#: Probability that a promise is kept.
+CONFIDENCE: Final = 0.95
+#: Level of the tests. Half of what the promise needs: the true error then stays below with 97.5 %, so that an
+#: error measured on a few thousand photos, which scatters around the true one, does so with 95 % too; see
+#: `benchmarks/promise_partitions.py`.
+_LEVEL: Final = 0.025
+#: Shares of wrong answers that are tested; finer where a step means more.
+_SHARES: Final = np.concatenate([np.arange(2, 100), np.arange(100, 500, 5), np.arange(500, 1000, 10)]) / 1000
+#: How thresholds for labels and for parents go together: (1 - leaf) = slope * (1 - parent).
+_SLOPES: Final = (1.0, 0.75, 0.5, 0.35, 0.25, 1.5, 2.0)
+#: A broader answer is worth this much of a label when a slope is chosen.
+_WORTH_OF_PARENT: Final = 0.5
+#: Steps of the path: answered shares and shares of labels of the fit part.
+_STEPS: Final = 80
+_METHOD: Final = (
+    "Learn then Test (arXiv 2110.01052): split fixed-sequence testing with exact binomial tests at 2.5 %, "
+    "order and beginning of the sequence chosen on other photos"
+)
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def fit_promise(
+    fit: Judged,
+    held_out: Judged,
+    *,
+    max_error: float,
+    cost_weight: float,
+    scope_threshold: float | None,
+) -> Promise | None:
+    """Test which shares of wrong answers can be promised.
+
+    Args:
+        fit: cross-fitted answers on the photos that fitted arbiter and router; chooses path and beginnings.
+        held_out: answers on photos that fitted nothing.
+        max_error: the share for which the path is made to give the most answers.
+        cost_weight: when experts were asked.
+        scope_threshold: which photos count as out of scope.
+
+    Returns:
+        The promise; None when nothing can be promised.
+    """
+    photos = len(held_out)
+    leaf, parent = min(
+        (_path(fit, slope) for slope in _SLOPES), key=lambda path: -_worth(fit, photos, path, max_error)
+    )
+    begins = _beginnings(fit, photos, leaf, parent)
+    found = held_out.counts(leaf, parent)
+    # (shares, pairs): probability of so few wrong ones if the share of wrong ones were max_error. A pair
+    # that answers nobody has probability 1 and never passes.
+    p_values = stats.binom.cdf(found.wrong[None], found.answered[None], _SHARES[:, None])
+    curve: list[PromisePoint] = []
+    # From the largest share down to the first that fails: what is promised is then an interval, and on it
+    # coverage rises with the share, because beginnings do not fall and p-values do not rise.
+    for share, begin, row in zip(_SHARES[::-1], begins[::-1], p_values[::-1], strict=True):
+        passed = control_fwer(row[begin:], _LEVEL, "split_fixed_sequence")
+        if not len(passed):
+            break
+        last = begin + int(passed[-1])
+        point = PromisePoint(float(share), float(leaf[last]), float(parent[last]))
+        if curve and curve[-1][1:] == point[1:]:
+            curve.pop()  # the same thresholds keep a smaller share too
+        curve.append(point)
+    if not curve:
+        return None
+    return Promise(
+        confidence=CONFIDENCE,
+        photos=photos,
+        method=_METHOD,
+        cost_weight=cost_weight,
+        scope_threshold=scope_threshold,
+        curve=tuple(reversed(curve)),
+    )
+
+
+def default_point(
+    promise: Promise | None, max_error: float, cost_weight: float, scope_threshold: float | None
+) -> OperatingPoint:
+    """Return the bundle's default operating point.
+
+    Args:
+        promise: of the bundle.
+        max_error: what it should promise; more, if that cannot be promised. A bundle that can promise
+            nothing answers with what is more probable than not, and promises nothing.
+        cost_weight: when experts are asked.
+        scope_threshold: what is out of scope.
+    """
+    if promise is None:
+        return OperatingPoint(0.5, 0.5, cost_weight, scope_threshold)
+    return promise.operating_point(max(max_error, promise.smallest))
+
+
+def _path(fit: Judged, slope: float) -> tuple[FloatArray, FloatArray]:
+    """Return pairs of thresholds, two arrays (K,), from strict to lax, at round shares of the fit part."""
+    # Along the path with parameter t, a label is given if p >= 1 - slope (1 - t): if this number is >= t.
+    labels = 1 - (1 - fit.leaf) / slope
+    answered = np.maximum(labels, fit.parent)
+    shares = np.linspace(0, 1, _STEPS + 1)
+    t = np.concatenate([np.quantile(answered, 1 - shares), np.quantile(labels, 1 - shares), [-slope]])
+    t = np.unique(t)[::-1]
+    # Six digits, rounded before the test: what is tested is what bundle.json says.
+    leaf, parent = (np.round(np.clip(x, 0, 1), 6) for x in (1 - slope * (1 - t), t))
+    keep = np.append(True, (np.diff(leaf) != 0) | (np.diff(parent) != 0))
+    return leaf[keep], parent[keep]
+
+
+def _worth(fit: Judged, photos: int, path: tuple[FloatArray, FloatArray], max_error: float) -> float:
+    """Predict from the fit part what a path gives at ``max_error``: labels and, for less, parents."""
+    counts = fit.counts(*path)
+    answered = counts.answered * (photos / len(fit))
+    passes = _surplus(counts, answered, max_error) >= stats.norm.ppf(1 - _LEVEL)
+    worth = counts.labels + _WORTH_OF_PARENT * (counts.answered - counts.labels)
+    return float((worth * passes).max())
+
+
+def _beginnings(fit: Judged, photos: int, leaf: FloatArray, parent: FloatArray) -> npt.NDArray[np.int64]:
+    """Return for every share the pair (S,) with which its test begins, never falling with the share."""
+    counts = fit.counts(leaf, parent)
+    answered = counts.answered * (photos / len(fit))
+    best = [int(np.argmax(_surplus(counts, answered, share))) for share in _SHARES]
+    # Not above where a larger share begins: shares that are hopeless must not spoil those that are not.
+    return np.minimum.accumulate(best[::-1])[::-1]
+
+
+def _surplus(counts: Counts, answered: FloatArray, share: float) -> FloatArray:
+    """Predict by how many standard deviations the wrong answers stay below ``share``, (K,).
+
+    Args:
+        counts: of the fit part.
+        answered: photos expected among the held-out ones.
+        share: of wrong answers that is allowed.
+    """
+    # One wrong answer in two is added, so that a handful without any does not look like certainty.
+    error = (counts.wrong + 1) / (counts.answered + 2)
+    surplus = (share - error) * np.sqrt(answered / (share * (1 - share)))
+    # Where even no wrong answer at all would not pass, there is nothing to gain.
+    return np.where(answered * np.log1p(-share) <= np.log(_LEVEL), surplus, -np.inf)

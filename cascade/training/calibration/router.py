@@ -1,0 +1,88 @@
+"""Fitting the router. In: what everybody said of labelled photos. Out: the numbers of `router.onnx`, and the
+gain that it expects. Its formula stands in `cascade.training.export.decision_graphs`.
+
+One number per expert. Logistic regressions on eight features of the general model's answer, which were
+here before, asked about photos that the experts could not mend: cross-fitted on the calibration photos they
+lost to plain confidence at every cost, and this does not. The gain is one of likelihood: how often an expert
+turns a wrong answer into a right one is a matter of a dozen photos, and how much more confident it makes the
+answer says little about whether it should.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from cascade.labels import LabelTree
+from cascade.training.calibration.baselines import Answers
+from cascade.training.calibration.stage_logits import FloatArray, Fold, Outputs, softmax
+from cascade.training.export.decision_graphs import RouterParameters
+
+__all__ = ["expected_gain", "fit_router"]
+
+
+def fit_router(
+    outputs: Outputs,
+    tree: LabelTree,
+    experts: Mapping[str, Sequence[str]],
+    temperature: float,
+    folds: Sequence[Fold],
+    answers: Answers,
+) -> tuple[RouterParameters, FloatArray]:
+    """Fit the router on cross-fitted arbiter answers.
+
+    Args:
+        outputs: of N photos.
+        tree: the bundle's labels.
+        experts: expert -> its labels.
+        temperature: of the general model.
+        folds: on which the gain is cross-fitted.
+        answers: of the arbiter, cross-fitted on the same folds.
+
+    Returns:
+        The router, and the gain that it expects, (N, E), cross-fitted.
+    """
+    count, n = len(experts), len(outputs.targets)
+    nobody = np.zeros((n, count), dtype=np.bool_)
+    before = _log_likelihood(answers(nobody), outputs)
+    gained = np.zeros((n, count))
+    for column in range(count):
+        only = nobody.copy()
+        only[:, column] = True
+        gained[:, column] = _log_likelihood(answers(only), outputs) - before
+    chances = _mendable(outputs, temperature, tree, experts)
+    cross_gain = np.zeros((n, count))
+    for train, held_out in folds:
+        cross_gain[held_out] = chances[held_out] * _worth(chances[train], gained[train])
+    return RouterParameters(temperature, _worth(chances, gained)), cross_gain
+
+
+def _log_likelihood(probabilities: FloatArray, outputs: Outputs) -> FloatArray:
+    right = probabilities[np.arange(len(probabilities)), outputs.targets]
+    return np.asarray(np.log(np.maximum(right, 1e-6)))
+
+
+def _mendable(
+    outputs: Outputs, temperature: float, tree: LabelTree, experts: Mapping[str, Sequence[str]]
+) -> FloatArray:
+    """Return the chance (N, E) that the general model is wrong about a photo that is one of the expert's."""
+    p = softmax(outputs.general / temperature)
+    mine = np.array([[label in own for own in experts.values()] for label in tree.labels])
+    return np.asarray((1 - p.max(1, keepdims=True)) * (p @ mine))
+
+
+def _worth(chances: FloatArray, gained: FloatArray) -> FloatArray:
+    """Return a (E,): least squares of what was gained on the chances, in 0..1.
+
+    Below 0 is nobody to ask; above 1 no gain may be, so that a price exists at which nobody is asked.
+    """
+    slope = (chances * gained).sum(0) / np.maximum(np.square(chances).sum(0), 1e-12)
+    return np.asarray(slope.clip(0.0, 1.0))
+
+
+def expected_gain(
+    router: RouterParameters, outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]]
+) -> FloatArray:
+    """Compute what `router.onnx` computes, (N, E)."""
+    return _mendable(outputs, router.temperature, tree, experts) * router.worth

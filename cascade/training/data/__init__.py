@@ -1,0 +1,1 @@
+"""What training sees: augmented views, sampling and batches."""

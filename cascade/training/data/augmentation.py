@@ -1,0 +1,77 @@
+"""Random views of a photo. In: an RGB photo and a seed. Out: uint8 pixels, (3, H, W).
+
+The view is a function of the photo and the seed alone, so the same seed gives the same view on any number
+of workers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from cascade.imaging.preprocessing import INTERPOLATIONS, InputSpec
+from cascade.training.recipe import Augmentation
+
+__all__ = ["random_view"]
+
+
+def random_view(image: Image.Image, spec: InputSpec, augment: Augmentation, seed: int) -> torch.Tensor:
+    """Return one random view, uint8 of shape (3, spec.height, spec.width).
+
+    Args:
+        image: upright RGB.
+        spec: input of the network that is trained.
+        augment: what may happen to the photo.
+        seed: decides what does.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        image = _lose_resolution(image, augment)
+        return _transform(spec, augment)(image)
+
+
+def _chance(p: float) -> bool:
+    return bool(torch.rand(()) < p)
+
+
+def _lose_resolution(image: Image.Image, augment: Augmentation) -> Image.Image:
+    """Scale the photo down, as a thumbnail site would; the crop that follows scales it up again."""
+    short = min(image.size)
+    if not _chance(augment.downscale) or short <= augment.min_side:
+        return image
+    # Uniform in the logarithm: halving from 400 to 200 is as likely as from 200 to 100.
+    low, high = math.log(augment.min_side), math.log(min(short, 512))
+    wanted = math.exp(low + (high - low) * float(torch.rand(())))
+    scale = wanted / short
+    size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
+    how = ("bicubic", "bilinear", "lanczos")[int(torch.randint(3, ()))]
+    return image.resize(size, INTERPOLATIONS[how], reducing_gap=2.0)
+
+
+def _transform(spec: InputSpec, augment: Augmentation) -> v2.Compose:
+    steps: list[torch.nn.Module] = []
+    if augment.rotate:
+        turn = v2.RandomRotation(10, interpolation=v2.InterpolationMode.BILINEAR, fill=127)
+        steps.append(v2.RandomApply([turn], p=augment.rotate))
+    steps += [
+        v2.RandomResizedCrop(
+            (spec.height, spec.width),
+            scale=(augment.min_area, 1.0),
+            ratio=(1 / augment.max_aspect, augment.max_aspect),
+            interpolation=v2.InterpolationMode.BICUBIC,
+            antialias=True,
+        ),
+        v2.RandomHorizontalFlip(augment.flip),
+        v2.PILToTensor(),
+    ]
+    if augment.jitter:
+        strength = augment.jitter
+        steps.append(v2.RandomApply([v2.ColorJitter(strength, strength, strength)], p=0.8))
+    if augment.grey:
+        steps.append(v2.RandomGrayscale(augment.grey))
+    if augment.jpeg:
+        steps.append(v2.RandomApply([v2.JPEG((augment.min_quality, 95))], p=augment.jpeg))
+    return v2.Compose(steps)

@@ -1,0 +1,1 @@
+"""Tools that compare ways to train and make no bundle."""

@@ -1,0 +1,188 @@
+"""From trained networks to a bundle. In: recipes, networks, photos. Out: the folder of a bundle.
+
+export, quantise -> `cascade.training.export.finish_bundle`
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import cascade
+from cascade.bundle.stage import FEATURES, IMAGE, Stage
+from cascade.evaluation.dataset import Dataset
+from cascade.imaging.decoding import load_image
+from cascade.imaging.preprocessing import InputSpec, prepare
+from cascade.labels import NOT_MINE, LabelTree
+from cascade.training.export.finish_bundle import Draft, complete, data_facts, gives
+from cascade.training.export.image_graph import export_stage
+from cascade.training.export.packaging import stage_entry
+from cascade.training.export.quantize import CALIBRATION_PHOTOS, quantize_stage
+from cascade.training.fit.backbone import Network
+from cascade.training.fit.network import Fitted
+from cascade.training.progress import Report
+from cascade.training.recipe import Recipe
+
+__all__ = ["assemble", "floating_point_operations", "stage_takes"]
+
+
+def assemble(
+    folder: Path,
+    recipes: Sequence[Recipe],
+    networks: Mapping[str, Fitted],
+    dataset: Dataset,
+    *,
+    report: Report,
+    name: str,
+    version: str,
+    max_error: float,
+    int8: bool,
+) -> None:
+    """Write a bundle into an empty folder.
+
+    Args:
+        folder: to write into.
+        recipes: the general one first.
+        networks: recipe -> what was trained.
+        dataset: labelled photos.
+        report: is told about progress.
+        name: of the bundle.
+        version: of the bundle.
+        max_error: see `cascade.training.run.train`.
+        int8: also pack an int8 variant of every image stage.
+    """
+    general = recipes[0]
+    takes = {r.name: stage_takes(r, general, networks) for r in recipes}
+    shared = FEATURES in takes.values()
+    work = {
+        r.name: floating_point_operations(networks[r.name].network, r.input, takes[r.name]) for r in recipes
+    }
+    costs = {key: round(value / work["general"], 4) for key, value in work.items()}
+    ranges = _RangePhotos(dataset, general.train.seed, networks["general"].network) if int8 else None
+    entries: dict[str, dict[str, Any]] = {}
+    for recipe in recipes:
+        labels = [*recipe.labels, *([NOT_MINE] if recipe.kind == "expert" else [])]
+        metadata = {
+            "cascade.stage": recipe.name,
+            "cascade.labels": json.dumps(labels),
+            "cascade.input": json.dumps(recipe.input.to_dict()),
+            "cascade.takes": takes[recipe.name],
+            "cascade.bundle": f"{name} {version}",
+        }
+        network, given = networks[recipe.name].network, gives(recipe.name, shared)
+        model = export_stage(
+            network, recipe.input, outputs=given, metadata=metadata, takes=takes[recipe.name]
+        )
+        entries[recipe.name] = stage_entry(
+            model,
+            recipe.name,
+            folder,
+            labels=labels,
+            cost=costs[recipe.name],
+            input=recipe.input.to_dict(),
+            takes=takes[recipe.name],
+        )
+        report.line(
+            f"{recipe.name}: exported, {(folder / f'{recipe.name}.onnx').stat().st_size / 1e6:.1f} MB"
+        )
+        if ranges is not None:
+            full = export_stage(
+                network,
+                recipe.input,
+                outputs=given,
+                metadata=metadata,
+                takes=takes[recipe.name],
+                half=False,
+            )
+            quantized = quantize_stage(full, ranges.of(recipe.input, takes[recipe.name]), metadata)
+            variant = stage_entry(quantized, f"{recipe.name}.int8", folder)
+            entries[recipe.name]["variants"] = {"int8": variant}
+            report.line(f"{recipe.name}: quantised")
+
+    provenance = {
+        "cascade": cascade.__version__,
+        "recipes": {recipe.name: recipe.to_dict() for recipe in recipes},
+        "data": data_facts(dataset),
+        "licence": general.card.get("licence", ""),
+        "packages": {"torch": torch.__version__, "onnx": onnx.__version__},
+    }
+    stages = [Stage.from_dict(recipe.name, entries[recipe.name]) for recipe in recipes]
+    draft = Draft(
+        name,
+        version,
+        LabelTree(tuple(general.labels), dict(general.labels)),
+        stages[0],
+        tuple(stages[1:]),
+        provenance,
+        general.card,
+        {key: list(fitted.history) for key, fitted in networks.items()},
+        general.train.seed,
+    )
+    complete(
+        folder,
+        draft,
+        dataset.split("calibration"),
+        dataset.split("test"),
+        report=report,
+        max_error=max_error,
+    )
+
+
+def stage_takes(recipe: Recipe, general: Recipe, networks: Mapping[str, Fitted]) -> str:
+    """Return what a stage takes: the general model's features, if its own frozen part would give the same.
+
+    Early blocks have few channels but see all pixels: a good part of the time of a network.
+    """
+    if recipe is general or recipe.input != general.input:
+        return IMAGE
+    ours = networks["general"].network.frozen.state_dict()
+    its = networks[recipe.name].network.frozen.state_dict()
+    # Nothing frozen but the normalisation has no weights, and is not worth sharing.
+    same = bool(ours) and ours.keys() == its.keys() and all(ours[key].equal(its[key]) for key in ours)
+    return FEATURES if same and recipe.train.train_from == general.train.train_from else IMAGE
+
+
+class _RangePhotos:
+    """Training photos that fix the ranges of int8, as each stage takes them."""
+
+    def __init__(self, dataset: Dataset, seed: int, general: Network) -> None:
+        photos = dataset.split("train")
+        chosen = np.random.default_rng(seed).permutation(len(photos))[:CALIBRATION_PHOTOS]
+        self._paths = [photos[i].path for i in chosen]
+        self._general = general
+
+    def of(self, spec: InputSpec, takes: str) -> npt.NDArray[Any]:
+        """Return uint8 (N, H, W, 3), or features (N, ...)."""
+        target, gap = spec.decode_target, spec.reducing_gap
+        images = [load_image(path, target=target, reducing_gap=gap) for path in self._paths]
+        pixels = np.stack([prepare(image, spec) for image in images])
+        if takes == IMAGE:
+            return pixels
+        with torch.inference_mode():
+            planes = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+            return np.asarray(self._general.eval().frozen(planes).numpy())
+
+
+def floating_point_operations(network: Network, spec: InputSpec, takes: str = IMAGE) -> float:
+    """Count the floating-point operations that one photo takes; the cost of a stage is their ratio.
+
+    Counted and not timed, so that the same seed gives the same bundle.
+    """
+    pixels = torch.zeros(1, 3, spec.height, spec.width)
+    with torch.inference_mode():
+        network.eval()
+        features = network.frozen(pixels)
+        with FlopCounterMode(display=False) as counter:
+            if takes == FEATURES:
+                network.logits_of_features(features)
+            else:
+                network(pixels)
+    return float(counter.get_total_flops())

@@ -1,0 +1,61 @@
+"""The figures of a bundle. In: a bundle and labelled photos that it has never seen. Out: `measured` in its
+bundle.json, each figure with the command that prints it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cascade.bundle.manifest import MANIFEST
+from cascade.bundle.stage import EXACT
+from cascade.classifier import Cascade
+from cascade.evaluation.dataset import Photo
+from cascade.evaluation.evaluate import evaluate
+from cascade.evaluation.results import WAYS
+
+__all__ = ["measure"]
+
+
+def measure(
+    folder: Path, photos: Sequence[Photo], split: str, progress: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """Evaluate a bundle and write what was found into its manifest.
+
+    Args:
+        folder: of the bundle.
+        photos: of a split that nothing was fitted on.
+        split: its name.
+        progress: called with (done, total).
+    """
+    evaluation = evaluate(Cascade(folder, variant=EXACT), photos, progress=progress)
+    measured = {
+        "command": f"cascade evaluate DATA --split {split} --variant exact",
+        "split": split,
+        "photos": len(evaluation.photos),
+        "ways": {
+            way: {"name": name, **_rounded(asdict(evaluation.scores(way)))} for way, name in WAYS.items()
+        },
+        "cascade_minus_general": _rounded(asdict(evaluation.difference("general", "cascade"))),
+        "cascade_minus_always": _rounded(asdict(evaluation.difference("always", "cascade"))),
+    }
+    path = folder / MANIFEST
+    manifest = json.loads(path.read_text(encoding="utf-8")) | {"measured": measured}
+    path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return measured
+
+
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    """Five digits: below what chance does to any of these figures."""
+    return {key: _round(value) for key, value in values.items()}
+
+
+def _round(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 5)
+    if isinstance(value, list | tuple):
+        return [_round(each) for each in value]
+    return value

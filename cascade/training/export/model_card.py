@@ -1,0 +1,160 @@
+"""The model card. In: a bundle, its metrics and the words of the recipe. Out: Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cascade.bundle.manifest import Bundle
+
+__all__ = ["model_card"]
+
+#: Budgets at which rules are compared in the card; metrics.json has all.
+_SHOWN_BUDGETS: Final = (0.1, 0.25, 0.5, 1.0)
+
+
+def model_card(bundle: Bundle, metrics: Mapping[str, Any], words: Mapping[str, str]) -> str:
+    """Return the README.md of a bundle.
+
+    Args:
+        bundle: with its measured figures, if it has been measured.
+        metrics: the content of metrics.json.
+        words: the section ``[card]`` of the general recipe.
+    """
+    lines = [f"# Bundle `{bundle.name}` {bundle.version}", ""]
+    groups: dict[str, list[str]] = {}
+    for label in bundle.tree.labels:
+        groups.setdefault(bundle.tree.parent_of[label], []).append(label)
+    lines += ["## Labels", ""]
+    lines += [f"- **{parent}**: {', '.join(leaves)}" for parent, leaves in groups.items()]
+    lines += ["", "## Stages", "", "| stage | MB | input | labels | cost |", "|---|---|---|---|---|"]
+    for stage in bundle.stages:
+        size = (bundle.folder / stage.file).stat().st_size / 1e6
+        spec = f"{stage.input.width} x {stage.input.height}" if stage.input else ""
+        lines.append(f"| {stage.name} | {size:.1f} | {spec} | {len(stage.labels)} | {stage.cost:g} |")
+    lines += ["", "Cost is in units of one run of the general model (floating-point operations).", ""]
+    lines += _measured(bundle) + _calibration(metrics)
+    for title, key in (("Training data", "data"), ("Licence", "licence"), ("Limits", "limits")):
+        if words.get(key):
+            lines += [f"## {title}", "", words[key].strip(), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _measured(bundle: Bundle) -> list[str]:
+    measured = bundle.measured
+    if not measured:
+        return []
+    lines = [
+        "## Measured",
+        "",
+        f"On {measured['photos']} photos of the split `{measured['split']}`, exported graphs; printed "
+        f"by `{measured['command']}`.",
+        "",
+        "| | top-1 | 95 % interval | groups | NLL | Brier | ECE | mean cost |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in measured["ways"].values():
+        low, high = row["accuracy_interval"]
+        lines.append(
+            f"| {row['name']} | {row['accuracy']:.1%} | {low:.1%} to {high:.1%} | "
+            f"{row['group_accuracy']:.1%} | {row['nll']:.3f} | {row['brier']:.3f} | {row['ece']:.1%} | "
+            f"{row['cost']:.2f} |"
+        )
+    floor = max(row["ece_floor"] for row in measured["ways"].values())
+    lines += [
+        "",
+        "ECE is that of 15 bins of equal mass; on so few photos a perfectly calibrated model shows "
+        f"{floor:.1%} by chance.",
+    ]
+    return [*lines, ""]
+
+
+def _calibration(metrics: Mapping[str, Any]) -> list[str]:
+    facts = metrics["calibration"]
+    promise = facts["promise"]
+    if promise["max_error"] is None:
+        kept = "Nothing can be promised about the share of wrong answers; there were too few photos"
+    else:
+        kept = (
+            f"By default at most {promise['max_error']:.1%} of the answers are wrong, with 95 % confidence; "
+            f"the smallest share that can be promised is {promise['smallest']:.1%}"
+        )
+    lines = [
+        "## Calibration",
+        "",
+        f"Arbiter and router were fitted on {facts['fit_photos']} calibration photos, promises were tested "
+        f"on {facts['held_out_photos']} others. {kept}. Of those photos {promise['answered_leaf']:.0%} got a "
+        f"label, {promise['answered_parent']:.0%} a broader label, "
+        f'{promise["unknown"]:.0%} "unknown". POLICY.md says how an answer is made and what is promised.',
+        "",
+    ]
+    router = facts.get("router")
+    return lines + (_router(router) + _arbiter(router) if router else [])
+
+
+def _router(router: Mapping[str, Any]) -> list[str]:
+    """What asking brings, the dial, and the router beside simple rules."""
+    lines = [
+        "## Router",
+        "",
+        "Everything below is cross-fitted on the calibration photos. What asking brings:",
+        "",
+        "| asked | top-1 | NLL | mean cost |",
+        "|---|---|---|---|",
+    ]
+    for title, key in (("nobody", "never"), ("by the router, default", "chosen"), ("everybody", "always")):
+        row = router[key]
+        lines.append(f"| {title} | {row['accuracy']:.1%} | {row['nll']:.3f} | {row['mean_cost']:.2f} |")
+    lines += [
+        "",
+        "The dial `--budget`: 0 asks nobody, 1 whenever the router expects any gain.",
+        "",
+        "| budget | gain asked per cost | mean cost | top-1 | NLL | photos with experts |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in router["curve"]:
+        mark = " (default)" if row["budget"] == router["chosen"]["budget"] else ""
+        lines.append(
+            f"| {row['budget']:g}{mark} | {row['cost_weight']:.4g} | {row['mean_cost']:.2f} | "
+            f"{row['accuracy']:.1%} | {row['nll']:.3f} | {row['deferral_rate']:.0%} |"
+        )
+    rules, budgets = router["asking"]["rules"], [step["budget"] for step in router["curve"][1:]]
+    shown = [place for place, budget in enumerate(budgets) if budget in _SHOWN_BUDGETS]
+    lines += [
+        "",
+        "The router (expected gain) beside rules that ask about the photos that look most doubtful, the "
+        "likeliest expert first, at the same mean cost; top-1 and NLL at some budgets, and the mean over all "
+        "budgets above 0. "
+        f"By mean NLL the best is {router['asking']['best']}.",
+        "",
+        "| rule | " + " | ".join(f"budget {budgets[place]:g}" for place in shown) + " | mean |",
+        "|---|" + "---|" * (len(shown) + 1),
+    ]
+    for name, rows in rules.items():
+        cells = [rows[place] for place in shown] + [router["asking"]["mean"][name]]
+        text = " | ".join(f"{cell['accuracy']:.1%}, {cell['nll']:.3f}" for cell in cells)
+        lines.append(f"| {name} | {text} |")
+    return [*lines, ""]
+
+
+def _arbiter(router: Mapping[str, Any]) -> list[str]:
+    """The arbiter beside simple rules for combining."""
+    ways = router["combining"]
+    lines = [
+        "## Arbiter",
+        "",
+        "The arbiter beside simple rules for combining what was said, each with one temperature of its own; "
+        'an expert\'s "not mine" is left to the others. Cross-fitted on the calibration photos. By NLL the '
+        f"best is {ways['everybody']['best']} with everybody asked, and {ways['chosen']['best']} with those "
+        "that the router asks by default.",
+        "",
+        "| rule | everybody: top-1 | NLL | ECE | router: top-1 | NLL | ECE |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in ways["everybody"]["rules"]:
+        cells = [
+            f"{row['accuracy']:.1%} | {row['nll']:.3f} | {row['ece']:.1%}"
+            for row in (ways[way]["rules"][name] for way in ("everybody", "chosen"))
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]

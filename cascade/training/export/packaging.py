@@ -1,0 +1,241 @@
+"""Bundles. In: exported graphs, fitted numbers, facts. Out: a folder that `cascade.Bundle.load` accepts.
+
+Everything is written to a new folder beside the target, which then takes the target's place: a bundle is
+there as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from PIL import Image
+
+from cascade.bundle.manifest import FORMAT_VERSION, MANIFEST, Bundle
+from cascade.bundle.stage import EXACT
+from cascade.classifier import Cascade
+from cascade.errors import DataError
+from cascade.imaging.decoding import load_image
+from cascade.imaging.preprocessing import prepare
+from cascade.inference.operating_point import choose_point
+from cascade.inference.stage_outputs import StageOutputs
+from cascade.policy import decide
+
+__all__ = ["golden_photos", "stage_entry", "take_place", "write_bundle", "write_golden", "write_policy"]
+
+#: Sample photographs inside scikit-image whose licence allows everything (CC0 or public domain).
+_GOLDEN: Final = ("coffee", "rocket", "chelsea", "astronaut")
+_GOLDEN_SIDE: Final = 320
+_DECISIONS: Final = 60
+#: Steps of the dial, and one between two of them.
+_BUDGETS: Final = (0.0, 0.33, 1.0)
+
+
+def stage_entry(model: onnx.ModelProto, name: str, folder: Path, **fields: Any) -> dict[str, Any]:
+    """Write one graph into a bundle's folder and return its entry in bundle.json."""
+    path = folder / f"{name}.onnx"
+    content = model.SerializeToString(deterministic=True)
+    path.write_bytes(content)
+    return {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), **fields}
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    name: str,
+    version: str,
+    labels: Mapping[str, str],
+    stages: Mapping[str, Any],
+    operating_points: Mapping[str, Any],
+    guarantees: Mapping[str, Any],
+    minimum_onnxruntime: str,
+    provenance: Mapping[str, Any],
+    measured: Mapping[str, Any],
+) -> Bundle:
+    """Write bundle.json and read it back, which validates it.
+
+    Args:
+        folder: holds the graphs already.
+        name: of the bundle.
+        version: of the bundle.
+        labels: label -> parent, in the order of the probabilities.
+        stages: as in bundle.json.
+        operating_points: as in bundle.json.
+        guarantees: promise, budget, label_sets and reference, as in bundle.json.
+        minimum_onnxruntime: oldest version that runs every graph.
+        provenance: how it was made.
+        measured: figures with the commands that print them.
+    """
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "version": version,
+        "minimum_onnxruntime": minimum_onnxruntime,
+        "labels": [{"label": label, "parent": parent} for label, parent in labels.items()],
+        "stages": stages,
+        "operating_points": operating_points,
+        **guarantees,
+        "provenance": provenance,
+        "measured": measured,
+    }
+    (folder / MANIFEST).write_text(_readable_json(manifest), encoding="utf-8")
+    return Bundle.load(folder)
+
+
+def _readable_json(data: Any) -> str:
+    """Return indented JSON with every list of plain numbers on one line."""
+
+    def one_line(found: re.Match[str]) -> str:
+        return "[" + ", ".join(number.strip() for number in found[1].split(",")) + "]"
+
+    return re.sub(r"\[([\s\d.,eE+-]+)\]", one_line, json.dumps(data, indent=2)) + "\n"
+
+
+def golden_photos() -> dict[str, Image.Image]:
+    """Return the photographs that golden files are made of, at most 320 px wide or high."""
+    from skimage import data
+
+    photos = {}
+    for name in _GOLDEN:
+        image = Image.fromarray(np.asarray(getattr(data, name)()))
+        image.thumbnail((_GOLDEN_SIDE, _GOLDEN_SIDE), Image.Resampling.LANCZOS)
+        photos[name] = image
+    return photos
+
+
+def write_golden(folder: Path, photos: Mapping[str, Image.Image]) -> None:
+    """Write `golden/`: photos as PNG, and what every stage says of them, every expert asked.
+
+    `golden.json` holds, per photo, the file, the prepared input (`<photo>.<W>x<H>.png`, lossless) and
+    every output of every graph; per bundle, the tolerance within which another machine must agree.
+    """
+    home = folder / "golden"
+    home.mkdir(exist_ok=True)
+    cascade = Cascade(folder, ask="always", variant=EXACT)
+    bundle = cascade.bundle
+    others = {name: Cascade(folder, ask="always", variant=name) for name in Bundle.load(folder).variants[1:]}
+    entries = []
+    for name, photo in photos.items():
+        path = home / f"{name}.png"
+        photo.save(path, optimize=True)
+        image = load_image(path, target=bundle.decode_target, reducing_gap=bundle.reducing_gap)
+        inputs, prepared = {}, {}
+        for stage in (bundle.general, *bundle.experts):
+            assert stage.input is not None
+            pixels = prepare(image, stage.input)
+            inputs[stage.input] = pixels[None]
+            file = f"{name}.{stage.input.width}x{stage.input.height}.{stage.input.crop}.png"
+            Image.fromarray(pixels).save(home / file, optimize=True)
+            prepared[stage.name] = file
+        out = cascade.run_stages(inputs)
+        routed = cascade.run_stages(inputs, ask="router")
+        entries.append(
+            {
+                "photo": path.name,
+                "prepared": prepared,
+                "general_logits": _plain(out.general_logits[0]),
+                "embedding": _plain(out.embedding[0]),
+                "scope_score": None if out.scope_score is None else _plain(out.scope_score)[0],
+                "expert_logits": {k: _plain(v[0]) for k, v in out.expert_logits.items()},
+                "gain": _plain(routed.gain[0]),
+                "asked_by_router": [bool(x) for x in routed.asked[0]],
+                "probabilities_never": _plain(out.general_probabilities[0]),
+                "probabilities_router": _plain(routed.probabilities[0]),
+                "probabilities_always": _plain(out.probabilities[0]),
+                "variants": {name: _said(other.run_stages(inputs)) for name, other in others.items()},
+            }
+        )
+    golden = {"tolerance": {"logits": 0.02, "probabilities": 0.005, "pixels": 1}, "photos": entries}
+    (home / "golden.json").write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
+
+
+def _said(out: StageOutputs) -> dict[str, Any]:
+    """Return what another machine must find when it runs a variant; see `cascade.bundle.golden_check`."""
+    return {
+        "general_logits": _plain(out.general_logits[0]),
+        "expert_logits": {name: _plain(logits[0]) for name, logits in out.expert_logits.items()},
+        "probabilities_always": _plain(out.probabilities[0]),
+    }
+
+
+def write_policy(folder: Path) -> None:
+    """Write POLICY.md, the decision in 40 lines, and `golden/decisions.json` to check it against."""
+    shutil.copyfile(Path(__file__).with_name("policy.md"), folder / "POLICY.md")
+    bundle = Bundle.load(folder)
+    rng = np.random.default_rng(0)
+    # Every way of choosing an operating point: (max_error, budget).
+    wanted: list[tuple[float | None, float | None]] = [(None, None)]
+    if bundle.promise is not None:
+        smallest = bundle.promise.smallest
+        wanted += [(smallest + more, None) for more in (0.0, 0.05, 0.2)]
+    for budget in _BUDGETS if bundle.budget is not None else ():
+        wanted.append((None, budget))
+        promise = choose_point(bundle, budget=budget).promise
+        if promise is not None:
+            wanted.append((min(promise.smallest + 0.05, 0.99), budget))
+    cases = []
+    for number in range(_DECISIONS):
+        asked, budget = wanted[number % len(wanted)]
+        asked = None if asked is None else round(asked, 4)
+        point = choose_point(bundle, max_error=asked, budget=budget).point
+        probabilities = rng.dirichlet(np.full(len(bundle.tree.labels), 10.0 ** rng.uniform(-2, 0)))
+        if number % 10 == 0:  # exactly at the threshold
+            probabilities[1:] *= (1 - point.leaf_threshold) / probabilities[1:].sum()
+            probabilities[0] = point.leaf_threshold
+        probabilities = np.round(probabilities, 6)
+        limit = point.scope_threshold
+        score = None if limit is None else round(limit + 0.1 * (number % 5 - 3) * abs(limit), 6)
+        decision = decide(probabilities, bundle.tree, point, score)
+        case: dict[str, Any] = {
+            "max_error": asked,
+            "budget": budget,
+            "probabilities": probabilities.tolist(),
+            "score": score,
+            "label": decision.label,
+            "parent": decision.parent,
+            "confidence": decision.confidence,
+            "reason": decision.reason,
+        }
+        if bundle.label_sets is not None and budget is None:
+            coverage = (0.8, 0.9, min(0.95, bundle.label_sets.largest))[number % 3]
+            columns = bundle.label_sets.columns(probabilities, coverage)
+            case["label_set"] = {
+                "coverage": coverage,
+                "labels": [bundle.tree.labels[column] for column in columns],
+            }
+        cases.append(case)
+    path = folder / "golden" / "decisions.json"
+    path.write_text(_readable_json({"cases": cases}), encoding="utf-8")
+
+
+def _plain(values: Any) -> list[float]:
+    return [float(f"{value:.6g}") for value in np.asarray(values, dtype=np.float64)]
+
+
+def take_place(new: Path, target: Path, sentinel: Sequence[str] = (MANIFEST,)) -> None:
+    """Put a finished folder where the target was.
+
+    Raises:
+        DataError: when the target holds something that is no bundle; it is left alone.
+    """
+    if target.exists():
+        names = {p.name for p in target.iterdir()} if target.is_dir() else {target.name}
+        if names and not set(sentinel) <= names:
+            raise DataError(
+                f"{target}: exists and is not a bundle; the new one is at {new}. Move one of them"
+            )
+        old = target.with_name(target.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+        new.rename(target)
+        shutil.rmtree(old)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new.rename(target)

@@ -1,0 +1,1 @@
+"""Fitting one network: backbone, teacher, loss, optimizer, checkpoints."""

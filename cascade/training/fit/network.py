@@ -1,0 +1,247 @@
+"""Training one network. In: a recipe, photos, a working folder. Out: the network with averaged weights.
+
+A run that was stopped goes on after the last finished epoch and ends with the same weights as one that was
+not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from cascade.evaluation.dataset import Dataset, Photo
+from cascade.labels import NOT_MINE
+from cascade.training.data.batches import Lesson, batches
+from cascade.training.data.cached_views import cache_views
+from cascade.training.data.sampling import label_weights, learned_from
+from cascade.training.fit.backbone import Network, build
+from cascade.training.fit.checkpoint import Checkpoint
+from cascade.training.fit.optimizer import parameter_groups, rate_factor
+from cascade.training.fit.teacher import soften, teacher_probabilities
+from cascade.training.fit.training_step import Stepper
+from cascade.training.progress import Report
+from cascade.training.recipe import Recipe, Schedule
+
+__all__ = ["Fitted", "best_epoch", "fit", "is_finished", "looked_at", "prepare_lesson", "target_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A trained network and its training curve: one dictionary of metrics per epoch."""
+
+    network: Network
+    history: tuple[dict[str, float], ...]
+
+
+def target_of(recipe: Recipe, label: str) -> int:
+    """Return the index of the logit for a label; an expert's last one for a label that is not its own."""
+    labels = list(recipe.labels)
+    return labels.index(label) if label in recipe.labels else len(labels)
+
+
+def fit(
+    recipe: Recipe,
+    data: Dataset,
+    work: Path,
+    *,
+    device: torch.device,
+    report: Report,
+    views: Path | None = None,
+    teacher_seed: int | None = None,
+) -> Fitted:
+    """Train the network of a recipe on the split `train`, or go on where an earlier run stopped.
+
+    The split `calibration` is looked at after every epoch and shown, but decides nothing. Early stopping
+    watches a part of `train` that is not learned from, and the weights of its best epoch are returned.
+
+    Args:
+        recipe: what to train.
+        data: labelled photos, of all labels that the bundle knows.
+        work: folder for the checkpoints.
+        device: where to train.
+        report: is told about progress and metrics.
+        views: folder of cached features; ``work / "views"`` if None.
+        teacher_seed: of the folds of the recipe's teacher; the recipe's own seed if None.
+    """
+    plan = recipe.train
+    torch.manual_seed(plan.seed)
+    network = build(recipe)
+    home = work / recipe.name
+    checkpoint, best = Checkpoint(home / "checkpoint.pt", recipe, data), home / "best.pt"
+    model = nn.ModuleDict({"trained": network.trained, "head": network.head})
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(plan.ema_decay))
+    optimizer = torch.optim.AdamW(parameter_groups(network, plan), weight_decay=plan.weight_decay)
+    history: list[dict[str, float]] = checkpoint.restore(model, ema, optimizer)
+    lesson: Lesson | None = None
+    if not is_finished(history, plan):
+        lesson = prepare_lesson(
+            recipe,
+            network,
+            data,
+            views or work / "views",
+            teacher_seed=plan.seed if teacher_seed is None else teacher_seed,
+            device=device,
+            report=report,
+        )
+        network.to(device).to(memory_format=torch.channels_last)
+        ema.to(device)
+        # What was restored before the network moved follows it.
+        optimizer.load_state_dict(optimizer.state_dict())
+        weights = torch.from_numpy(lesson.weights).to(device)
+        stepper = Stepper(network, ema, optimizer, plan, weights)
+        while not is_finished(history, plan):
+            epoch, started = len(history), time.perf_counter()
+            metrics = _epoch(stepper, lesson, recipe, epoch, device, report)
+            metrics |= _look_at(ema, lesson, recipe, device)
+            metrics["seconds"] = round(time.perf_counter() - started, 1)
+            history.append(metrics)
+            if plan.early_stopping and best_epoch(history) == epoch:
+                home.mkdir(parents=True, exist_ok=True)
+                torch.save(ema.module.state_dict(), best)
+            checkpoint.save(model, ema, optimizer, history)
+            report.epoch(recipe.name, epoch + 1, plan.epochs, metrics)
+    averaged: Any = ema.module
+    if plan.early_stopping:
+        averaged.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
+    model.load_state_dict(averaged.state_dict())
+    fitted = Fitted(network.cpu().eval(), tuple(history))
+    if lesson is not None and report.tracker.on:
+        monitor = data.split("calibration")
+        logits = _logits(averaged.cpu().eval(), lesson.views.monitor[: len(monitor)], torch.device("cpu"))
+        names = [*recipe.labels, *([NOT_MINE] if recipe.kind == "expert" else [])]
+        report.tracker.answers(recipe.name, names, monitor, lesson.monitor, logits.softmax(1).numpy())
+    return fitted
+
+
+def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
+    """Return the epoch, from 0, after which the loss on the development part was lowest."""
+    return min(range(len(history)), key=lambda epoch: history[epoch]["development_loss"])
+
+
+def is_finished(history: Sequence[Mapping[str, float]], plan: Schedule) -> bool:
+    """Whether a run with this history has nothing left to do."""
+    if (
+        plan.early_stopping
+        and len(history) - 1 - (best_epoch(history) if history else 0) >= plan.early_stopping
+    ):
+        return True
+    return len(history) >= plan.epochs
+
+
+def prepare_lesson(
+    recipe: Recipe,
+    network: Network,
+    data: Dataset,
+    folder: Path,
+    *,
+    teacher_seed: int,
+    device: torch.device,
+    report: Report,
+) -> Lesson:
+    """Compute or read everything that an epoch needs.
+
+    Args:
+        recipe: of the network.
+        network: its frozen part gives the features.
+        data: as for `fit`.
+        folder: of cached features.
+        teacher_seed: of the folds of the recipe's teacher.
+        device: where they are computed.
+        report: is told about progress.
+    """
+    training, monitor = data.split("train"), data.split("calibration")
+    targets = np.array([target_of(recipe, photo.label) for photo in training])
+    learned, watched = learned_from(targets, recipe)
+
+    def progress(what: str, done: int, total: int) -> None:
+        report.step(recipe.name, what, done, total)
+
+    labels: tuple[str, ...] = ()
+    said = None
+    if recipe.teacher.share:
+        labels, said = teacher_probabilities(
+            recipe, training, folder, seed=teacher_seed, device=device, progress=progress
+        )
+    plain = looked_at(recipe, data)
+    views = cache_views(recipe, network.frozen, training, plain, folder, device=device, progress=progress)
+    return Lesson(
+        views=views,
+        targets=targets[learned],
+        soft=soften(recipe, targets, labels, said)[learned],
+        rows=learned,
+        monitor=np.array([target_of(recipe, photo.label) for photo in monitor]),
+        development=targets[watched],
+        weights=label_weights(targets[learned], recipe),
+    )
+
+
+def looked_at(recipe: Recipe, data: Dataset) -> tuple[Photo, ...]:
+    """Return the photos that are seen as prediction sees them: `calibration`, then what is watched."""
+    training = data.split("train")
+    targets = np.array([target_of(recipe, photo.label) for photo in training])
+    return (*data.split("calibration"), *(training[i] for i in learned_from(targets, recipe)[1]))
+
+
+def _epoch(
+    stepper: Stepper, lesson: Lesson, recipe: Recipe, epoch: int, device: torch.device, report: Report
+) -> dict[str, float]:
+    plan = recipe.train
+    losses, correct, seen = 0.0, 0, 0
+    stepper.network.train()
+    steps = lesson.steps(recipe)
+    for step, (x, soft) in enumerate(batches(lesson, recipe, epoch, device)):
+        factor = rate_factor(epoch * steps + step, plan.warmup_epochs * steps, plan.epochs * steps)
+        loss, logits = stepper(x, soft, factor)
+        losses += loss
+        # Of a mixed photo, the label that it is mostly made of counts.
+        correct += int((logits.argmax(1) == soft.argmax(1)).sum())
+        seen += len(x)
+        what = f"epoch {epoch + 1} of {plan.epochs}"
+        report.step(recipe.name, what, step + 1, steps, loss=losses / (step + 1), accuracy=correct / seen)
+    return {"loss": losses / steps, "accuracy": correct / seen}
+
+
+@torch.inference_mode()
+def _look_at(ema: AveragedModel, lesson: Lesson, recipe: Recipe, device: torch.device) -> dict[str, float]:
+    """Measure the averaged weights on photos that are not trained on."""
+    ema.eval()
+    logits = _logits(ema.module, lesson.views.monitor, device)
+    count = len(lesson.monitor)
+    metrics = _metrics(logits[:count], torch.from_numpy(lesson.monitor), recipe, "monitor")
+    if len(lesson.development):
+        metrics |= _metrics(logits[count:], torch.from_numpy(lesson.development), recipe, "development")
+    return metrics
+
+
+@torch.inference_mode()
+def _logits(model: Any, features: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Return logits (N, K) of cached features (N, ...)."""
+    return torch.cat(
+        [
+            model["head"](
+                model["trained"](torch.from_numpy(np.array(features[i : i + 128])).to(device).float())
+            ).cpu()
+            for i in range(0, len(features), 128)
+        ]
+    )
+
+
+def _metrics(logits: torch.Tensor, targets: torch.Tensor, recipe: Recipe, name: str) -> dict[str, float]:
+    metrics = {
+        f"{name}_loss": float(nn.functional.cross_entropy(logits, targets)),
+        f"{name}_accuracy": float((logits.argmax(1) == targets).float().mean()),
+    }
+    if recipe.kind == "expert":
+        mine = targets < len(recipe.labels)
+        among = logits[:, :-1].argmax(1) == targets
+        metrics[f"{name}_accuracy_own"] = float(among[mine].float().mean())
+    return metrics

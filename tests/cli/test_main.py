@@ -1,0 +1,144 @@
+"""`cascade.cli.main`: what belongs to no single command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cascade
+from cascade.cli import main as cli
+from cascade.errors import BundleError
+
+
+def test_version(run_cli):
+    ran = run_cli("--version")
+    assert (ran.code, ran.out, ran.err) == (0, f"cascade {cascade.__version__}\n", "")
+
+
+def test_help_lists_every_command_and_exit_code(run_cli):
+    ran = run_cli("--help")
+    assert ran.code == 0
+    for command in ("classify", "info", "demo", "train", "evaluate"):
+        assert f"\n  {command} " in ran.out
+    for code in ("0", "1", "2", "70", "130"):
+        assert f"\n    {code} " in ran.out
+
+
+@pytest.mark.parametrize("command", ["classify", "info", "demo", "train", "evaluate"])
+def test_every_command_explains_itself_without_a_bundle(run_cli, monkeypatch, command):
+    monkeypatch.setenv("CASCADE_BUNDLE", "/nonexistent")
+    ran = run_cli(command, "--help")
+    assert ran.code == 0
+    assert ran.out.startswith(f"Usage: cascade {command}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["clasify", "x.jpg"], "No such command 'clasify'"),
+        (["classify"], "Missing argument 'PATH...'"),
+        (["classify", "--top-k", "0", "x.jpg"], "0 is not in the range x>=1"),
+        (["classify", "--format", "xml", "x.jpg"], "'xml' is not one of"),
+    ],
+)
+def test_wrong_usage_is_two_and_a_hint(run_cli, arguments, said):
+    ran = run_cli(*arguments)
+    assert ran.code == 2
+    assert said in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_an_error_of_cascade_is_one_line(run_cli, monkeypatch, tmp_path):
+    monkeypatch.delenv("CASCADE_BUNDLE")
+    ran = run_cli("info", "--bundle", tmp_path)
+    assert ran.code == 2
+    assert ran.out == ""
+    assert ran.err.startswith(f"cascade: error: the bundle that was asked for is not at {tmp_path} ")
+    assert ran.err.count("\n") == 1
+
+
+def raiser(error: BaseException):
+    def call(**_: object) -> None:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (BundleError("broken; copy it again"), 2, "cascade: error: broken; copy it again\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (OSError(28, "No space left on device", "out.json"), 2, "out.json: No space left on device\n"),
+        (ZeroDivisionError("one\ntwo"), 70, "a fault in cascade itself: ZeroDivisionError: one two;"),
+    ],
+)
+def test_what_each_exception_becomes(run_cli, monkeypatch, error, code, said):
+    monkeypatch.delenv("CASCADE_DEBUG", raising=False)
+    monkeypatch.setattr(cli.cli, "main", raiser(error))
+    ran = run_cli("info")
+    assert ran.code == code
+    assert said in ran.err
+    assert ran.err.count("\n") <= 1
+
+
+def test_debugging_shows_the_traceback(run_cli, monkeypatch):
+    monkeypatch.setenv("CASCADE_DEBUG", "1")
+    monkeypatch.setattr(cli.cli, "main", raiser(ZeroDivisionError("x")))
+    assert "Traceback" in run_cli("info").err
+
+
+def spawn(*arguments: str, **options):
+    """Start the command line as a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(Path(cascade.__file__).parents[1])} | options.pop("env", {})
+    return subprocess.Popen(
+        [sys.executable, "-m", "cascade", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def test_a_reader_that_leaves_ends_the_run_quietly(tiny_bundle, photo):
+    folder = photo("photos/a.jpg").parent
+    for number in range(200):
+        photo(f"photos/{number:03d}.jpg", size=(8, 8))
+    process = spawn("classify", str(folder), "--bundle", str(tiny_bundle), "--quiet")
+    assert process.stdout.readline().startswith(b"# tiny")
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), err) == (141, b"")
+
+
+def test_completion_offers_commands_and_options():
+    environment = {"_CASCADE_COMPLETE": "bash_complete", "COMP_WORDS": "cascade cl", "COMP_CWORD": "1"}
+    out, _ = spawn(env=environment).communicate()
+    assert out == b"plain,classify\n"
+    environment |= {"COMP_WORDS": "cascade classify --by", "COMP_CWORD": "2"}
+    out, _ = spawn(env=environment).communicate()
+    assert out == b"plain,--by-content\n"
+
+
+def test_classify_does_not_import_what_only_others_need(tiny_bundle, photo):
+    code = (
+        "import sys\nfrom cascade.cli.main import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "finally:\n    print('loaded:', sorted({m.split('.')[0] for m in sys.modules}), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "classify", str(photo()), "--bundle", str(tiny_bundle)],
+        env=os.environ | {"PYTHONPATH": str(Path(cascade.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = done.stderr.splitlines()[-1]
+    assert "'onnxruntime'" in loaded  # or the next line proves nothing
+    for heavy in ("torch", "timm", "rich", "sklearn", "scipy", "matplotlib", "pyarrow", "onnx"):
+        assert f"'{heavy}'" not in loaded

@@ -1,0 +1,172 @@
+"""`cascade.runs.progress` and `cascade.runs.summary`: what people see while and after a run."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+
+import pytest
+
+from cascade import ErrorInfo, Opinion, Prediction
+from cascade.cli.classify import classify
+from cascade.errors import UsageError
+from cascade.runs import progress as module
+from cascade.runs.options import ClassifyOptions
+from cascade.runs.progress import Progress
+from cascade.runs.rows import make_row
+from cascade.runs.summary import Summary, duration
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+
+
+def counted(progress):
+    """Wait for the thread that counts."""
+    deadline = time.time() + 10
+    while progress._total is None and time.time() < deadline:
+        time.sleep(0.001)
+
+
+def test_plain_lines_now_and_then(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    with Progress(quiet=False, count=lambda: 1000) as progress:
+        counted(progress)
+        for number in range(250):
+            clock.now += 0.1
+            progress.advance(failed=number % 100 == 99)
+    assert capsys.readouterr().err.splitlines() == [
+        "100 of 1,000 photos, 10.0 photos/s, 1 failed, about 1 min 30 s left",
+        "200 of 1,000 photos, 10.0 photos/s, 2 failed, about 1 min 20 s left",
+    ]
+
+
+def test_without_a_count(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    with Progress(quiet=False) as progress:
+        clock.now += 20
+        progress.advance(failed=False)
+    assert capsys.readouterr().err == "1 photos, 0.1 photos/s, 0 failed\n"
+
+
+def test_counting_that_fails_is_no_reason_to_stop(monkeypatch, capsys):
+    def vanished():
+        raise UsageError("photos: no such file or folder")
+
+    with Progress(quiet=False, count=vanished):
+        for thread in threading.enumerate():
+            if thread.name == "count":
+                thread.join()
+    assert capsys.readouterr().err == ""
+
+
+def test_what_was_done_before_is_not_waited_for(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    with Progress(quiet=False, count=lambda: 100) as progress:
+        counted(progress)
+        for _ in range(90):
+            progress.skip()
+        clock.now += 10
+        progress.advance(failed=False)
+    assert capsys.readouterr().err.startswith("1 of 10 photos")
+
+
+def test_quiet(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    with Progress(quiet=True, count=lambda: pytest.fail("nobody wants to know")) as progress:
+        clock.now += 100
+        progress.advance(failed=True)
+        progress.skip()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bar_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    clock = Clock(monkeypatch)
+    with Progress(quiet=False, count=lambda: 4) as progress:
+        counted(progress)
+        for failed in (False, True):
+            clock.now += 1
+            progress.advance(failed=failed)
+        assert progress._bar.tasks[0].completed == 2
+        assert progress._bar.tasks[0].total == 4
+        assert progress._bar.tasks[0].fields == {"rate": "1.0 photos/s", "errors": "1 failed"}
+    assert progress._bar is None
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(4.24, "4.2 s"), (59.94, "59.9 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (90000, "25 h 00 min")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_the_summary_counts():
+    summary = Summary()
+    good = {"confidence": 0.9, "top": (("menu", 0.9),)}
+    summary.add(make_row(Prediction(path="a", label="menu", **good), "b"))
+    summary.add(
+        make_row(Prediction(path="b", label="menu", experts=(Opinion("rooms", "x", 0.5),), **good), "b")
+    )
+    summary.add(make_row(Prediction(path="c", label="beach", warnings=("truncated: half",), **good), "b"))
+    for code in ("empty", "empty", "damaged"):
+        summary.add(make_row(Prediction(path="d", status="error", error=ErrorInfo(code, "x")), "b"))
+    summary.already_done = 1200
+    assert summary.failed == 3
+    assert summary.lines(2.0, {"not photos": 7, "hidden": 1}) == [
+        "6 photos in 2.0 s (3.0 photos/s); 1,200 were done before",
+        "labels: menu 2, beach 1",
+        "experts were asked about 33.3% of the photos",
+        "1 photo classified with a warning",
+        "3 photos failed: empty 2, damaged 1",
+        "passed over: not photos 7, hidden 1",
+    ]
+    assert Summary().lines(0.0) == ["0 photos in 0.0 s (0.0 photos/s)"]
+
+
+#: What the command hands over when only a path is given.
+GIVEN = classify.make_context("classify", ["photos"]).params
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"watch": True, "paths": ("-",)}, "--watch needs folders"),
+        ({"fields": "path"}, "--fields is about jsonl, csv and parquet"),
+        ({"yes": True}, "--yes confirms --sort-into"),
+        ({"resume": True}, "need a file"),
+    ],
+)
+def test_options_that_contradict_each_other(changes, said):
+    with pytest.raises(UsageError, match=said):
+        ClassifyOptions(**GIVEN | changes)
+
+
+@pytest.mark.parametrize(
+    ("output", "name"),
+    [("-", "table"), ("a.csv", "csv"), ("a.JSONL", "jsonl"), ("a.ndjson", "jsonl"), ("a.parquet", "parquet")],
+)
+def test_formats_by_ending(output, name):
+    assert ClassifyOptions(**GIVEN | {"output": output}).row_format == name
+    assert ClassifyOptions(**GIVEN | {"output": "x.csv", "format_name": "jsonl"}).row_format == "jsonl"
+
+
+def test_every_option_that_changes_rows_is_a_fact():
+    options = ClassifyOptions(**GIVEN)
+    before = options.facts("00", ("path",))
+    for change in (
+        {"format_name": "csv"}, {"explain": True}, {"ask": "never"}, {"operating_point": "strict"},
+        {"label_set": 0.9}, {"max_error": 0.1}, {"top_k": 3}, {"max_pixels": 5}, {"by_content": True},
+    ):  # fmt: skip
+        assert ClassifyOptions(**GIVEN | change).facts("00", ("path",)) != before
+    for change in ({"workers": 2}, {"quiet": True}, {"output": "x.txt", "resume": True}):
+        assert ClassifyOptions(**GIVEN | change).facts("00", ("path",)) == before
