@@ -1,10 +1,9 @@
-"""Progress of a training run. In: steps and metrics. Out: a progress bar or plain lines on standard error,
-and, only if asked, Weights & Biases.
-"""
+"""Shows how a training run goes, on standard error and, only if asked, at Weights & Biases."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -18,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from cascade.training.fit.averaging import LAST
 from cascade.training.tracking import Tracker
 
 __all__ = ["Report", "table_console"]
@@ -101,12 +101,21 @@ class Report:
         self._progress.update(self._task, completed=done, metrics=text)
 
     def epoch(self, stage: str, number: int, total: int, metrics: dict[str, float]) -> None:
-        """Record the metrics of a finished epoch."""
-        text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        self.line(f"{stage}: epoch {number}/{total}  {text}")
+        """Record the metrics of a finished epoch, and say which weights each belongs to."""
+        self.line(f"{stage}: epoch {number}/{total}  {_by_weights(metrics)}")
         metrics = {f"{stage}/{name}": value for name, value in metrics.items()}
         self.log(metrics | {f"{stage}/epoch": number})
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Hand metrics to Weights & Biases, if it was asked for."""
         self.tracker.log(metrics)
+
+
+def _by_weights(metrics: Mapping[str, float]) -> str:
+    """Return the metrics as text: of the weights in training, then of their moving average."""
+    text = {name: f"{name.removeprefix(LAST)} {value:.4g}" for name, value in metrics.items()}
+    averaged = [name for name in metrics if name.startswith(("monitor_", "development_"))]
+    trained = [name for name in metrics if name not in averaged and name != "seconds"]
+    parts = [("weights in training", trained), ("averaged weights", averaged)]
+    said = [f"{whose}: {'  '.join(text[name] for name in names)}" for whose, names in parts if names]
+    return " | ".join([*said, *([text["seconds"]] if "seconds" in metrics else [])])

@@ -86,9 +86,9 @@ class Schedule:
     mixup: float = 0.2  # alpha of mixup, 0 = off; mixed where the frozen part ends
     cutmix: float = 0.0  # alpha of cutmix, 0 = off; with both, a batch gets one or the other
     dropout: float = 0.2
-    ema_decay: float = 0.998  # averaged weights are what is exported
+    ema_decay: float = 0.998  # of averaged weights; they are exported unless the last ones are better
     early_stopping: int = 0  # stop after so many epochs without progress; 0 = never
-    development: float = 0.1  # share of `train` that early stopping watches, and that is not learned from
+    development: float = 0.1  # share of `train` that is not learned from but decides what is exported
     share: float = 1.0  # of the training photos that are used, for learning curves
     negatives: float = 0.0  # experts: photos of other groups per photo of its own
     seed: int = 0

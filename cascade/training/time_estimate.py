@@ -110,7 +110,7 @@ def estimate(project: Project) -> tuple[Estimate, ...]:
                 measured[speed] = _measure(recipe, training[:_PHOTOS], project, project.views / key)
             per_photo, per_step = measured[speed]
             targets = np.array([target_of(recipe, photo.label) for photo in training])
-            learned = targets[learned_from(targets, recipe)[0]]
+            learned = targets[learned_from(training, targets, recipe)[0]]
             steps = max(sum(size_of_epoch(learned, recipe)) // recipe.train.batch_size, 1)
             per_epoch = per_step * (steps + _FORWARD * len(plain) / recipe.train.batch_size)
             left = recipe.train.epochs - len(history)

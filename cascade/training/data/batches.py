@@ -27,8 +27,8 @@ class Lesson:
         soft: float32 (P, K), what the network is asked to say.
         rows: (P,) place of each photo among the views.
         monitor: (M,) logits of the photos that are only looked at.
-        development: (D,) logits of the photos that early stopping watches; among the views they follow those
-            that are only looked at.
+        development: (D,) logits of the photos that decide which weights are exported; among the views they
+            follow those that are only looked at.
         weights: float32 (K,), of the labels.
     """
 

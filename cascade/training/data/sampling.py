@@ -1,36 +1,66 @@
-"""Which photos an epoch takes, and how much each label weighs. In: targets. Out: indices, weights."""
+"""Which photos are held out and which an epoch takes, and how much each label weighs."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from cascade.training.recipe import Recipe
+from cascade.evaluation.dataset import Photo
+from cascade.training.recipe import Recipe, Schedule
 
-__all__ = ["label_weights", "learned_from", "photos_of_epoch", "size_of_epoch"]
+__all__ = ["development_part", "label_weights", "learned_from", "photos_of_epoch", "size_of_epoch"]
 
 Indices = npt.NDArray[np.int64]
 
+#: Photos that are enough to compare two networks, and fewer than which are not worth holding out.
+_MOST_COMPARED: Final = 500
+_LEAST_COMPARED: Final = 10
 
-def learned_from(targets: Indices, recipe: Recipe) -> tuple[Indices, Indices]:
-    """Split the training photos into those that are learned from and those that early stopping watches.
 
-    Drawn label by label, so that both parts hold every label; the same for every epoch and every run.
+def development_part(photos: Sequence[Photo], plan: Schedule) -> Indices:
+    """Return the places of the photos of `train` that are not learned from: they judge, see `Schedule`.
+
+    Drawn label by label, in the order of the photos' hashes, so that recipes of one bundle hold the same
+    photos out and share their caches. Without early stopping they only compare averaged and last weights:
+    then they are 500 at most, and none where they would be fewer than 10.
+    """
+    share = plan.development
+    if not plan.early_stopping:
+        share = min(share, _MOST_COMPARED / max(len(photos), 1))
+    aside: list[int] = []
+    for label in sorted({photo.label for photo in photos}):
+        rows = sorted((i for i, p in enumerate(photos) if p.label == label), key=lambda i: photos[i].sha256)
+        aside += rows[: round(len(rows) * share)]
+    if not plan.early_stopping and len(aside) < _LEAST_COMPARED:
+        aside = []
+    return np.array(sorted(aside), dtype=np.int64)
+
+
+def learned_from(photos: Sequence[Photo], targets: Indices, recipe: Recipe) -> tuple[Indices, Indices]:
+    """Split the training photos into those that are learned from and those of the `development_part`.
+
+    The same for every epoch and every run.
+
+    Args:
+        photos: of the split `train`.
+        targets: of each, its logit.
+        recipe: what `Schedule.share` leaves out is in neither part.
 
     Returns:
-        Two arrays of indices into ``targets``; the second is empty without early stopping. What
-        `Schedule.share` leaves out is in neither.
+        Two arrays of places among the photos; the second may be empty.
     """
     rng = np.random.default_rng(recipe.train.seed)
-    learned, watched = [], []
-    for target in np.unique(targets):
-        order = rng.permutation(np.flatnonzero(targets == target))
-        aside = round(len(order) * recipe.train.development) if recipe.train.early_stopping else 0
-        watched.append(order[:aside])
+    watched = development_part(photos, recipe.train)
+    left = np.setdiff1d(np.arange(len(photos)), watched)
+    learned = []
+    for target in np.unique(targets[left]):
+        order = rng.permutation(left[targets[left] == target])
         # At least one photo of each label, however small the share.
-        count = max(round((len(order) - aside) * recipe.train.share), 1)
-        learned.append(order[aside : aside + count])
-    return np.sort(np.concatenate(learned)), np.sort(np.concatenate(watched))
+        learned.append(order[: max(round(len(order) * recipe.train.share), 1)])
+    return np.sort(np.concatenate(learned)), watched
 
 
 def size_of_epoch(targets: Indices, recipe: Recipe) -> tuple[int, int]:

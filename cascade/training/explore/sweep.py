@@ -28,8 +28,9 @@ from rich.table import Table
 from scipy.stats import loguniform, randint, uniform
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 
-from cascade.errors import RecipeError, UsageError
-from cascade.training.fit.network import best_epoch, fit
+from cascade.errors import DataError, RecipeError, UsageError
+from cascade.training.fit.averaging import choose_weights
+from cascade.training.fit.network import fit
 from cascade.training.overrides import override
 from cascade.training.progress import Report
 from cascade.training.project import Project
@@ -135,6 +136,7 @@ def run_sweep(project: Project, sweep: Sweep, *, wandb: str, console: Console) -
     Raises:
         UsageError: when not exactly one recipe is chosen.
         RecipeError: when a combination is no valid recipe; nothing has been trained then.
+        DataError: when there are too few photos to set some aside.
     """
     if len(project.chosen) != 1:
         raise UsageError("--sweep varies one recipe; name it with --only")
@@ -158,14 +160,15 @@ def run_sweep(project: Project, sweep: Sweep, *, wandb: str, console: Console) -
                 views=project.views,
                 teacher_seed=project.teacher_seed,
             )
-        best = best_epoch(fitted.history)
-        metrics = fitted.history[best]
+        best = choose_weights(fitted.history, recipe.train)
+        if best.loss is None or best.accuracy is None:
+            raise DataError(f"{recipe.name}: too few photos in train to set some aside that judge the runs")
         outcomes.append(
             Outcome(
                 settings,
-                metrics["development_loss"],
-                metrics["development_accuracy"],
-                best + 1,
+                best.loss,
+                best.accuracy,
+                best.epoch + 1,
                 len(fitted.history),
                 folder,
             )

@@ -1,4 +1,4 @@
-"""Training one network. In: a recipe, photos, a working folder. Out: the network with averaged weights.
+"""Trains the network of one recipe.
 
 A run that was stopped goes on after the last finished epoch and ends with the same weights as one that was
 not.
@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from cascade.evaluation.dataset import Dataset, Photo
 from cascade.labels import NOT_MINE
 from cascade.training.data.batches import Lesson, batches
 from cascade.training.data.cached_views import cache_views
 from cascade.training.data.sampling import label_weights, learned_from
+from cascade.training.fit.averaging import LAST, choose_weights, explain, warmed_up_average
 from cascade.training.fit.backbone import Network, build
 from cascade.training.fit.checkpoint import Checkpoint
 from cascade.training.fit.optimizer import parameter_groups, rate_factor
@@ -31,7 +32,7 @@ from cascade.training.fit.training_step import Stepper
 from cascade.training.progress import Report
 from cascade.training.recipe import Recipe, Schedule
 
-__all__ = ["Fitted", "best_epoch", "fit", "is_finished", "looked_at", "prepare_lesson", "target_of"]
+__all__ = ["Fitted", "fit", "is_finished", "looked_at", "prepare_lesson", "target_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,9 @@ def fit(
 ) -> Fitted:
     """Train the network of a recipe on the split `train`, or go on where an earlier run stopped.
 
-    The split `calibration` is looked at after every epoch and shown, but decides nothing. Early stopping
-    watches a part of `train` that is not learned from, and the weights of its best epoch are returned.
+    The split `calibration` is looked at after every epoch and shown, but decides nothing. A part of
+    `train` that is not learned from decides whether the averaged or the last weights are returned, with early
+    stopping also of which epoch, see `cascade.training.fit.averaging`.
 
     Args:
         recipe: what to train.
@@ -78,7 +80,7 @@ def fit(
     home = work / recipe.name
     checkpoint, best = Checkpoint(home / "checkpoint.pt", recipe, data), home / "best.pt"
     model = nn.ModuleDict({"trained": network.trained, "head": network.head})
-    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(plan.ema_decay))
+    ema = AveragedModel(model, multi_avg_fn=warmed_up_average(plan.ema_decay))
     optimizer = torch.optim.AdamW(parameter_groups(network, plan), weight_decay=plan.weight_decay)
     history: list[dict[str, float]] = checkpoint.restore(model, ema, optimizer)
     lesson: Lesson | None = None
@@ -101,39 +103,37 @@ def fit(
         while not is_finished(history, plan):
             epoch, started = len(history), time.perf_counter()
             metrics = _epoch(stepper, lesson, recipe, epoch, device, report)
-            metrics |= _look_at(ema, lesson, recipe, device)
+            metrics |= _look_at(ema, stepper, lesson, recipe, device)
             metrics["seconds"] = round(time.perf_counter() - started, 1)
             history.append(metrics)
-            if plan.early_stopping and best_epoch(history) == epoch:
+            choice = choose_weights(history, plan)
+            if plan.early_stopping and choice.epoch == epoch:
                 home.mkdir(parents=True, exist_ok=True)
-                torch.save(ema.module.state_dict(), best)
+                torch.save((ema.module if choice.averaged else model).state_dict(), best)
             checkpoint.save(model, ema, optimizer, history)
             report.epoch(recipe.name, epoch + 1, plan.epochs, metrics)
-    averaged: Any = ema.module
     if plan.early_stopping:
-        averaged.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
-    model.load_state_dict(averaged.state_dict())
+        model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
+    elif choose_weights(history, plan).averaged:
+        model.load_state_dict(ema.module.state_dict())
+    held_out = len(looked_at(recipe, data)) - len(data.split("calibration"))
+    for line in explain(history, plan, held_out):
+        report.line(f"{recipe.name}: {line}")
     fitted = Fitted(network.cpu().eval(), tuple(history))
     if lesson is not None and report.tracker.on:
         monitor = data.split("calibration")
-        logits = _logits(averaged.cpu().eval(), lesson.views.monitor[: len(monitor)], torch.device("cpu"))
+        logits = _logits(model.cpu().eval(), lesson.views.monitor[: len(monitor)], torch.device("cpu"))
         names = [*recipe.labels, *([NOT_MINE] if recipe.kind == "expert" else [])]
         report.tracker.answers(recipe.name, names, monitor, lesson.monitor, logits.softmax(1).numpy())
     return fitted
 
 
-def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
-    """Return the epoch, from 0, after which the loss on the development part was lowest."""
-    return min(range(len(history)), key=lambda epoch: history[epoch]["development_loss"])
-
-
 def is_finished(history: Sequence[Mapping[str, float]], plan: Schedule) -> bool:
     """Whether a run with this history has nothing left to do."""
-    if (
-        plan.early_stopping
-        and len(history) - 1 - (best_epoch(history) if history else 0) >= plan.early_stopping
-    ):
-        return True
+    if plan.early_stopping and history:
+        since_best = len(history) - 1 - choose_weights(history, plan).epoch
+        if since_best >= plan.early_stopping:
+            return True
     return len(history) >= plan.epochs
 
 
@@ -160,7 +160,7 @@ def prepare_lesson(
     """
     training, monitor = data.split("train"), data.split("calibration")
     targets = np.array([target_of(recipe, photo.label) for photo in training])
-    learned, watched = learned_from(targets, recipe)
+    learned, watched = learned_from(training, targets, recipe)
 
     def progress(what: str, done: int, total: int) -> None:
         report.step(recipe.name, what, done, total)
@@ -188,7 +188,7 @@ def looked_at(recipe: Recipe, data: Dataset) -> tuple[Photo, ...]:
     """Return the photos that are seen as prediction sees them: `calibration`, then what is watched."""
     training = data.split("train")
     targets = np.array([target_of(recipe, photo.label) for photo in training])
-    return (*data.split("calibration"), *(training[i] for i in learned_from(targets, recipe)[1]))
+    return (*data.split("calibration"), *(training[i] for i in learned_from(training, targets, recipe)[1]))
 
 
 def _epoch(
@@ -211,14 +211,20 @@ def _epoch(
 
 
 @torch.inference_mode()
-def _look_at(ema: AveragedModel, lesson: Lesson, recipe: Recipe, device: torch.device) -> dict[str, float]:
-    """Measure the averaged weights on photos that are not trained on."""
+def _look_at(
+    ema: AveragedModel, stepper: Stepper, lesson: Lesson, recipe: Recipe, device: torch.device
+) -> dict[str, float]:
+    """Measure the averaged weights on photos not learned from, and the last ones on those that decide."""
     ema.eval()
     logits = _logits(ema.module, lesson.views.monitor, device)
     count = len(lesson.monitor)
     metrics = _metrics(logits[:count], torch.from_numpy(lesson.monitor), recipe, "monitor")
     if len(lesson.development):
-        metrics |= _metrics(logits[count:], torch.from_numpy(lesson.development), recipe, "development")
+        judges = torch.from_numpy(lesson.development)
+        stepper.network.eval()
+        last = _logits(stepper.model, lesson.views.monitor[count:], device)
+        metrics |= _metrics(logits[count:], judges, recipe, "development")
+        metrics |= _metrics(last, judges, recipe, f"{LAST}development")
     return metrics
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cascade.training.data.sampling import label_weights, learned_from, photos_of_epoch
+from cascade.evaluation.dataset import Photo
+from cascade.training.data.sampling import development_part, label_weights, learned_from, photos_of_epoch
 from cascade.training.recipe import Recipe, Schedule
 
 LABELS = {"bar": "indoor", "attic": "indoor", "coast": "outdoor"}
 #: 80 bars, 15 attics, 5 coasts.
 TARGETS = np.repeat([0, 1, 2], [80, 15, 5])
+PHOTOS = [
+    Photo(Path(f"{i}.jpg"), list(LABELS)[target], "train", "", hashlib.sha256(bytes([i])).hexdigest())
+    for i, target in enumerate(TARGETS)
+]
 
 
 def recipe(**plan: object) -> Recipe:
@@ -69,24 +76,33 @@ def test_weights_equal_those_of_scikit_learn() -> None:
 
 def test_the_development_part_holds_every_label_and_nothing_that_is_learned_from() -> None:
     stopping = recipe(early_stopping=3, development=0.2)
-    learned, watched = learned_from(TARGETS, stopping)
+    learned, watched = learned_from(PHOTOS, TARGETS, stopping)
     assert sorted([*learned, *watched]) == list(range(100))
     assert np.bincount(TARGETS[watched]).tolist() == [16, 3, 1]
-    again = learned_from(TARGETS, stopping)
-    assert again[1].tolist() == watched.tolist()
-    assert learned_from(TARGETS, recipe(early_stopping=3, development=0.2, seed=1))[1].tolist() != (
-        watched.tolist()
-    )
 
 
-def test_without_early_stopping_everything_is_learned_from() -> None:
-    learned, watched = learned_from(TARGETS, recipe(development=0.2))
-    assert learned.tolist() == list(range(100))
-    assert not len(watched)
+def test_recipes_of_a_bundle_hold_the_same_photos_out_so_that_they_share_caches() -> None:
+    general, rooms = recipe(seed=1), expert(seed=2, negatives=1.0)
+    watched = development_part(PHOTOS, general.train).tolist()
+    assert watched == development_part(PHOTOS, rooms.train).tolist()
+    # Not the first ones by name: a burst of photos would then be held out together.
+    assert watched[:8] != list(range(8))
+    # The same photos in another order are held out again.
+    turned = development_part(PHOTOS[::-1], general.train)
+    assert sorted(99 - turned) == watched
+
+
+def test_photos_that_only_compare_weights_are_few_and_not_too_few() -> None:
+    assert len(development_part(PHOTOS, Schedule())) == 10  # 8 + 2 + 0, enough to compare
+    assert len(development_part(PHOTOS[:60], Schedule())) == 0
+    assert len(development_part(PHOTOS * 100, Schedule())) == pytest.approx(500, abs=2)
+    assert len(development_part(PHOTOS * 100, Schedule(early_stopping=1))) == 1000
+    learned, _ = learned_from(PHOTOS[:60], TARGETS[:60], recipe())
+    assert learned.tolist() == list(range(60))
 
 
 def test_a_share_of_the_photos_keeps_every_label_and_larger_shares_contain_smaller_ones() -> None:
-    parts = [set(learned_from(TARGETS, recipe(share=s))[0].tolist()) for s in (0.01, 0.1, 0.5, 1.0)]
-    assert [len(part) for part in parts] == [3, 11, 50, 100]
+    parts = [set(learned_from(PHOTOS, TARGETS, recipe(share=s))[0].tolist()) for s in (0.01, 0.1, 0.5, 1.0)]
+    assert [len(part) for part in parts] == [3, 9, 44, 90]  # a part of the 90 that are not held out
     assert all(small <= large for small, large in pairwise(parts))
     assert set(TARGETS[list(parts[0])]) == {0, 1, 2}

@@ -19,6 +19,7 @@ from cascade.evaluation.dataset import Dataset, scan
 from cascade.imaging.preprocessing import InputSpec
 from cascade.training.data.sampling import learned_from
 from cascade.training.fit import network as module
+from cascade.training.fit.averaging import decay_after, explain, warmed_up_average
 from cascade.training.fit.network import Fitted, fit, prepare_lesson
 from cascade.training.progress import Report
 from cascade.training.recipe import Augmentation, Backbone, Recipe, Schedule
@@ -72,7 +73,7 @@ def scripted(losses: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> None:
     def look(*arguments: object) -> dict[str, float]:
         metrics = real(*arguments)
         look.epoch += 1
-        return metrics | {"development_loss": losses[look.epoch - 1]}
+        return metrics | {"development_loss": losses[look.epoch - 1], "last_development_loss": 1.0}
 
     look.epoch = 0
     monkeypatch.setattr(module, "_look_at", look)
@@ -132,8 +133,9 @@ def test_what_early_stopping_watches_is_not_learned_from(data: Dataset, views: P
     network = module.build(RECIPE)
     with Report() as report:
         lesson = prepare_lesson(RECIPE, network, data, views, teacher_seed=0, device=CPU, report=report)
-    targets = np.array([list(COLOURS).index(p.label) for p in data.split("train")])
-    learned, watched = learned_from(targets, RECIPE)
+    photos = data.split("train")
+    targets = np.array([list(COLOURS).index(p.label) for p in photos])
+    learned, watched = learned_from(photos, targets, RECIPE)
     assert lesson.rows.tolist() == learned.tolist()
     assert not set(lesson.rows.tolist()) & set(watched.tolist())
     assert lesson.development.tolist() == targets[watched].tolist()
@@ -151,3 +153,84 @@ def test_every_way_of_training_learns_two_colours(
     fitted = run(data, tmp_path, views, early_stopping=6, ema_decay=0.5, **plan)
     assert len(fitted.history) == 6
     assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
+
+
+def test_a_short_run_is_not_dragged_to_its_start(data: Dataset, views: Path, tmp_path: Path) -> None:
+    # Eighteen steps: an average with a decay of 0.998 from the first step on would still be the start.
+    fitted = run(data, tmp_path, views, early_stopping=6, ema_decay=0.998)
+    last = fitted.history[-1]
+    assert last["development_accuracy"] >= last["last_development_accuracy"] - 0.2
+    assert last["development_loss"] < 0.6, "two colours, and guessing has 0.69"
+
+
+@pytest.mark.parametrize(("averaged", "last"), [(0.2, 0.4), (0.4, 0.2)])
+def test_the_better_of_averaged_and_last_weights_is_exported(
+    data: Dataset,
+    views: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    averaged: float,
+    last: float,
+) -> None:
+    real = module._look_at
+
+    def look(*arguments: object) -> dict[str, float]:
+        accuracies = {"development_accuracy": 1 - averaged, "last_development_accuracy": 1 - last}
+        losses = {"development_loss": averaged, "last_development_loss": last}
+        return real(*arguments) | losses | accuracies
+
+    monkeypatch.setattr(module, "_look_at", look)
+    fitted = run(data, tmp_path, views, epochs=1)
+    state = torch.load(tmp_path / "general" / "checkpoint.pt", weights_only=True)
+    ema = {k.removeprefix("module."): v for k, v in state["ema"].items() if k.startswith("module.")}
+    network = fitted.network
+    found = torch.nn.ModuleDict({"trained": network.trained, "head": network.head}).state_dict()
+    expected, other = (ema, state["model"]) if averaged < last else (state["model"], ema)
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    assert not all(torch.equal(found[key], value) for key, value in other.items())
+
+
+def test_the_log_says_which_weights_each_accuracy_belongs_to(
+    data: Dataset, views: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(data, tmp_path, views, epochs=1)
+    said = capsys.readouterr().err
+    (epoch,) = (line for line in said.splitlines() if "epoch 1/1" in line)
+    trained, averaged = epoch.split(" | ")[:2]
+    assert "weights in training: loss" in trained
+    assert "monitor_accuracy" not in trained
+    assert averaged.startswith("averaged weights: monitor_loss")
+    assert "weights of epoch 1 are exported: on the 6 photos of train that were held out" in said
+
+
+def test_too_few_photos_to_compare_are_said_to_be() -> None:
+    history = [{"loss": 0.1, "accuracy": 1.0, "monitor_loss": 0.2, "monitor_accuracy": 1.0}]
+    (line,) = explain(history, RECIPE.train, 0)
+    assert "too few photos to hold some out" in line
+
+
+def test_averaged_and_last_weights_that_differ_clearly_are_a_warning() -> None:
+    def told(averaged: float, last: float, photos: int) -> list[str]:
+        accuracy = {"development_accuracy": averaged, "last_development_accuracy": last}
+        loss = {"development_loss": 1 - averaged, "last_development_loss": 1 - last}
+        return explain([accuracy | loss], Schedule(), photos)
+
+    assert "the last weights of epoch 1 are exported" in told(0.69, 0.976, 100)[0]
+    assert "lower train.ema_decay" in told(0.69, 0.976, 100)[1]
+    assert "lower train.learning_rate" in told(0.976, 0.69, 100)[1]
+    assert len(told(0.9, 0.92, 100)) == len(told(0.8, 0.9, 10)) == 1
+
+
+def test_the_average_is_warmed_up_as_tensorflow_does_it() -> None:
+    # tf.train.ExponentialMovingAverage: min(decay, (1 + num_updates) / (10 + num_updates))
+    assert [decay_after(t, 0.998) for t in (1, 32)] == pytest.approx([2 / 11, 33 / 42])
+    assert decay_after(10_000, 0.998) == 0.998
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=warmed_up_average(0.998))
+    expected = None
+    for step in range(5):
+        torch.nn.init.constant_(model.weight, float(step))
+        average.update_parameters(model)
+        decay = decay_after(step, 0.998)
+        expected = float(step) if step == 0 else decay * expected + (1 - decay) * step
+    assert average.module.weight.item() == pytest.approx(expected, rel=1e-6)
