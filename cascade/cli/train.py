@@ -14,7 +14,7 @@ __all__ = ["train"]
 
 
 @command
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(
     "--recipes",
     metavar="PATH",
@@ -72,7 +72,7 @@ __all__ = ["train"]
 @promised_error_option
 @click.option("--int8", is_flag=True, help="Also pack a faster int8 variant of every network.")
 def train(
-    data: Path,
+    data: tuple[Path, ...],
     recipes: tuple[Path, ...],
     out: Path | None,
     work: Path | None,
@@ -87,7 +87,7 @@ def train(
     max_error: float,
     int8: bool,
 ) -> None:
-    """Train a bundle on the labelled photos below DATA.
+    """Train a bundle on the labelled photos below the folders DATA.
 
     DATA holds LABEL/FILE, or {train,calibration,test}/LABEL/FILE. Given again, the same command goes on where
     it was stopped. Needs: pip install 'cascade-vision[train]'

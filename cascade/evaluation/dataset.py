@@ -1,19 +1,21 @@
-"""Labelled photos. In: a folder. Out: `Photo`s, each with label, split and source; unusable files named.
+"""Finds labelled photos and says which split, label and source each belongs to.
 
 Two layouts are understood:
 
     DATA/{train,calibration,test}/LABEL/FILE    splits as they are
     DATA/LABEL/FILE                             split here, by the hash of the file: 70 / 15 / 15 %
 
-If DATA/manifest.csv has the columns `file` and `source`, accuracy is reported per source.
+Several folders make one dataset. A file DATA/manifest*.csv with the columns `file` and `source` says where
+photos come from; accuracy is then reported per source.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,7 +36,8 @@ class Photo:
         path: the file.
         label: the name of its folder.
         split: one of `SPLITS`.
-        source: where it comes from, or "" if unknown.
+        source: where it comes from, or "" if unknown. Sources of one kind may share what stands before a
+            colon: "web:site-a", "web:site-b".
         sha256: of the file's bytes.
     """
 
@@ -44,12 +47,18 @@ class Photo:
     source: str
     sha256: str
 
+    @property
+    def collection(self) -> str:
+        """The source without what follows a colon; small sources of one kind count as one collection."""
+        return self.source.partition(":")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """Photos and what was left out.
 
     Attributes:
+        folder: that all of them lie below.
         photos: sorted by path.
         dropped: (path, reason) of files that were not used: empty, the same content twice, the same
             content under two labels.
@@ -74,29 +83,46 @@ class Dataset:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def scan(folder: Path, labels: Iterable[str] | None = None) -> Dataset:
-    """Find the labelled photos of a folder.
+def scan(folders: Path | Sequence[Path], labels: Iterable[str] | None = None) -> Dataset:
+    """Find the labelled photos of a folder, or of several.
 
     A file that occurs twice is used once: in `test` rather than `calibration` rather than `train`, so
     that nothing is learned that is measured later. A file that stands under two labels is left out
     of training.
 
     Args:
-        folder: see the module.
+        folders: see the module.
         labels: only these; None takes all.
 
     Raises:
-        DataError: when the folder is missing, holds no labelled photo, or lacks one of ``labels``.
+        DataError: when a folder is missing, holds no labelled photo, or none of them has one of ``labels``.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is not a folder; give one with LABEL/FILE below it")
-    splits = [name for name in SPLITS if (folder / name).is_dir()]
+    roots = [folders] if isinstance(folders, Path) else list(folders)
+    named = ", ".join(str(root) for root in roots)
     wanted = None if labels is None else set(labels)
     found: list[Photo] = []
     dropped: list[tuple[Path, str]] = []
+    for root in roots:
+        before = len(found)
+        _scan_folder(root, wanted, found, dropped)
+        if len(found) == before and wanted is None:
+            raise DataError(f"{root}: holds no photos; expected LABEL/FILE below it")
+    photos = _without_duplicates(found, dropped)
+    missing = sorted((wanted or set()) - {photo.label for photo in photos})
+    if missing:
+        raise DataError(f"{named}: has no photos for {', '.join(missing)}")
+    common = roots[0] if len(roots) == 1 else Path(os.path.commonpath(roots))
+    return Dataset(common, tuple(sorted(photos)), tuple(dropped))
+
+
+def _scan_folder(
+    folder: Path, wanted: set[str] | None, found: list[Photo], dropped: list[tuple[Path, str]]
+) -> None:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder; give one with LABEL/FILE below it")
+    splits = [name for name in SPLITS if (folder / name).is_dir()]
     sources = _sources(folder)
-    roots = [(folder / name, name) for name in splits] or [(folder, "")]
-    for root, split in roots:
+    for root, split in [(folder / name, name) for name in splits] or [(folder, "")]:
         for directory in sorted(p for p in root.iterdir() if p.is_dir()):
             label = directory.name
             if wanted is not None and label not in wanted:
@@ -111,13 +137,6 @@ def scan(folder: Path, labels: Iterable[str] | None = None) -> Dataset:
                 digest = hashlib.sha256(content).hexdigest()
                 source = sources.get(path.relative_to(folder).as_posix(), "")
                 found.append(Photo(path, label, split or _split_by_hash(digest), source, digest))
-    photos = _without_duplicates(found, dropped)
-    missing = sorted((wanted or set()) - {photo.label for photo in photos})
-    if missing:
-        raise DataError(f"{folder}: has no photos for {', '.join(missing)}")
-    if not photos:
-        raise DataError(f"{folder}: holds no photos; expected LABEL/FILE below it")
-    return Dataset(folder, tuple(sorted(photos)), tuple(dropped))
 
 
 def _split_by_hash(digest: str) -> str:
@@ -127,11 +146,12 @@ def _split_by_hash(digest: str) -> str:
 
 
 def _sources(folder: Path) -> dict[str, str]:
-    manifest = folder / "manifest.csv"
-    if not manifest.is_file():
-        return {}
-    with manifest.open(encoding="utf-8", newline="") as file:
-        return {row["file"]: row.get("source") or "" for row in csv.DictReader(file) if "file" in row}
+    sources: dict[str, str] = {}
+    for manifest in sorted(folder.glob("manifest*.csv")):
+        with manifest.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            sources |= {row["file"]: row.get("source") or "" for row in rows if "file" in row}
+    return sources
 
 
 def _without_duplicates(found: list[Photo], dropped: list[tuple[Path, str]]) -> list[Photo]:

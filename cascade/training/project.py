@@ -66,7 +66,7 @@ class Project:
 
 
 def open_project(
-    data: Path,
+    data: Path | Sequence[Path],
     recipes: Sequence[Path],
     work: Path,
     *,
@@ -77,7 +77,7 @@ def open_project(
     """Read recipes and find photos.
 
     Args:
-        data: labelled photos, see `cascade.evaluation.dataset.scan`.
+        data: folders of labelled photos, see `cascade.evaluation.dataset.scan`.
         recipes: recipe files or folders of them.
         work: folder for caches and checkpoints; made if it is not there.
         only: names of the recipes to work on; all of them if empty.
@@ -101,7 +101,7 @@ def open_project(
     dataset = readable(scan(data, stages[0].labels), work)
     for split in ("train", "calibration"):
         if not dataset.split(split):
-            raise DataError(f"{data}: there are no photos in the split {split!r}")
+            raise DataError(f"{dataset.folder}: there are no photos in the split {split!r}")
     chosen = tuple(recipe for recipe in stages if not only or recipe.name in only)
     _keep_freed_memory()
     return Project(stages, chosen, dataset, work, where)

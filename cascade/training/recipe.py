@@ -52,8 +52,9 @@ class Augmentation:
     max_aspect: float = 1.6  # the whole photo is squashed when predicting, so shapes must vary
     flip: float = 0.5
     downscale: float = 0.5  # shown at a lower resolution, as a thumbnail site would serve it
-    min_side: int = 80  # ... down to this many pixels on the shorter side
-    jpeg: float = 0.5  # re-compressed at a random quality
+    min_side: int = 80  # ... of this many pixels on the shorter side
+    max_side: int = 512  # ... up to this many
+    jpeg: float = 0.5  # re-compressed at a random quality, at that size
     min_quality: int = 25
     grey: float = 0.12
     rotate: float = 0.2  # turned by up to 10 degrees: a hand-held camera
@@ -65,6 +66,13 @@ class Augmentation:
         for name in ("min_area", "flip", "downscale", "jpeg", "grey", "rotate", "jitter"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RecipeError(f"augment.{name} is {getattr(self, name)}, not in 0..1")
+        if not 8 <= self.min_side <= self.max_side:
+            raise RecipeError(
+                f"augment.min_side is {self.min_side}; it must be at least 8 and at most max_side, "
+                f"{self.max_side}"
+            )
+        if not 1 <= self.min_quality <= 95:
+            raise RecipeError(f"augment.min_quality is {self.min_quality}, not in 1..95")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,11 @@ class Schedule:
     focal_gamma: float = 2.0
     label_smoothing: float = 0.1  # web labels are wrong now and then
     balance: str = "none"  # "weights": rare labels weigh more; "sampling": they are shown more often
+    label_balance: float = 1.0  # with "sampling": 1 shows every label equally often, 0 as often as it occurs
+    source_balance: float = 0.0  # with "sampling": likewise for the sources of the photos
+    emphasis: dict[str, float] = field(default_factory=dict)  # ... and a source this much more often
+    contrasts: str = "all"  # "within_source": see `cascade.training.data.contrasts`
+    head_epochs: float = 0.0  # only the classifier learns: LP-FT, Kumar et al. 2022, arXiv 2202.10054
     mixup: float = 0.2  # alpha of mixup, 0 = off; mixed where the frozen part ends
     cutmix: float = 0.0  # alpha of cutmix, 0 = off; with both, a batch gets one or the other
     dropout: float = 0.2
@@ -103,6 +116,8 @@ class Schedule:
             raise RecipeError(f"train.ema_decay is {self.ema_decay}, not in 0..1")
         if self.balance not in ("none", "weights", "sampling"):
             raise RecipeError(f"train.balance is {self.balance!r}; use 'none', 'weights' or 'sampling'")
+        if self.contrasts not in ("all", "within_source"):
+            raise RecipeError(f"train.contrasts is {self.contrasts!r}; use 'all' or 'within_source'")
         if self.early_stopping < 0:
             raise RecipeError(f"train.early_stopping is {self.early_stopping}, below 0")
         for name, low, high in (
@@ -112,9 +127,20 @@ class Schedule:
         ):
             if not low < getattr(self, name) <= high:
                 raise RecipeError(f"train.{name} is {getattr(self, name)}, not above {low} and up to {high}")
-        for name in ("mixup", "cutmix", "focal_gamma", "warmup_epochs", "weight_decay", "negatives"):
+        for name in (
+            "mixup",
+            "cutmix",
+            "focal_gamma",
+            "warmup_epochs",
+            "head_epochs",
+            "weight_decay",
+            "negatives",
+        ):
             if getattr(self, name) < 0:
                 raise RecipeError(f"train.{name} is {getattr(self, name)}, below 0")
+        for name in ("label_balance", "source_balance"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RecipeError(f"train.{name} is {getattr(self, name)}, not in 0..1")
         for name in ("label_smoothing", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise RecipeError(f"train.{name} is {getattr(self, name)}, not in 0..1")

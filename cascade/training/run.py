@@ -31,7 +31,7 @@ _STUDY_STEPS: Final = 100
 
 
 def train(
-    data: Path,
+    data: Path | Sequence[Path],
     recipes: Sequence[Path],
     out: Path,
     *,
@@ -48,7 +48,7 @@ def train(
     """Train every recipe and write a bundle.
 
     Args:
-        data: labelled photos, see `cascade.evaluation.dataset.scan`.
+        data: folders of labelled photos, see `cascade.evaluation.dataset.scan`.
         recipes: recipe files or folders of them.
         out: folder of the bundle; replaced if it is one already.
         work: folder for caches and checkpoints; ``OUT.work`` if None.
@@ -106,11 +106,11 @@ def train(
         take_place(bundle, out)
         manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
         tracker.bundle(out, name or out.name, version, manifest["measured"])
-        report.line(f"wrote {out}; measure it with: cascade evaluate {data} --bundle {out}")
+        report.line(f"wrote {out}; measure it with: cascade evaluate {_first(data)} --bundle {out}")
 
 
 def explore(
-    data: Path,
+    data: Path | Sequence[Path],
     recipes: Sequence[Path],
     work: Path,
     *,
@@ -143,3 +143,7 @@ def explore(
     with Report() as report:
         project.introduce(report)
         study_project(project, steps=_STUDY_STEPS, report=report, console=table_console())
+
+
+def _first(data: Path | Sequence[Path]) -> Path:
+    return data if isinstance(data, Path) else data[0]

@@ -76,3 +76,19 @@ def test_the_fingerprint_sees_a_changed_label(tmp_path: Path) -> None:
     (tmp_path / "bedroom").mkdir()
     path.rename(tmp_path / "bedroom" / "a.jpg")
     assert scan(tmp_path).fingerprint() != before
+
+
+def test_several_folders_make_one_dataset(tmp_path: Path) -> None:
+    for name, label, colour in (("a", "kitchen", 10), ("b", "bedroom", 20), ("b", "kitchen", 30)):
+        put(tmp_path / name / "train" / label / f"{colour}.png", str(colour))
+    (tmp_path / "b" / "manifest.csv").write_text("file,source\ntrain/kitchen/30.png,web:one\n")
+    (tmp_path / "b" / "manifest_more.csv").write_text("file,source\ntrain/bedroom/20.png,portal\n")
+    data = scan([tmp_path / "a", tmp_path / "b"], ["kitchen", "bedroom"])
+    assert data.folder == tmp_path
+    assert [(p.label, p.source, p.collection) for p in data.photos] == [
+        ("kitchen", "", ""),
+        ("bedroom", "portal", "portal"),
+        ("kitchen", "web:one", "web"),
+    ]
+    with pytest.raises(DataError, match="b: has no photos for garden"):
+        scan([tmp_path / "a", tmp_path / "b"], ["garden"])

@@ -326,7 +326,9 @@ class TestPage:
 
 def test_the_table_needs_no_extra() -> None:
     """The light install evaluates without matplotlib and jinja2; the page imports them when it is written."""
-    code = "import sys, cascade.evaluation.evaluate; sys.exit(bool({'matplotlib', 'jinja2'} & set(sys.modules)))"
+    code = (
+        "import sys, cascade.evaluation.evaluate; sys.exit(bool({'matplotlib', 'jinja2'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     with_extra = code.replace("cascade.evaluation.evaluate", "cascade.evaluation.report.plots")
     assert subprocess.run([sys.executable, "-c", with_extra], check=False).returncode == 1

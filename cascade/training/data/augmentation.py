@@ -1,12 +1,15 @@
-"""Random views of a photo. In: an RGB photo and a seed. Out: uint8 pixels, (3, H, W).
+"""Draws random views of a training photo.
 
-The view is a function of the photo and the seed alone, so the same seed gives the same view on any number
-of workers.
+A view is a function of the photo and the seed alone, so the same seed gives the same view on any number
+of workers. Sharpness and compression are drawn first and from one distribution for every photo, whatever
+its source, so that neither tells the source.
 """
 
 from __future__ import annotations
 
+import io
 import math
+from typing import Final
 
 import torch
 from PIL import Image
@@ -16,6 +19,8 @@ from cascade.imaging.preprocessing import INTERPOLATIONS, InputSpec
 from cascade.training.recipe import Augmentation
 
 __all__ = ["random_view"]
+
+_BEST_QUALITY: Final = 95
 
 
 def random_view(image: Image.Image, spec: InputSpec, augment: Augmentation, seed: int) -> torch.Tensor:
@@ -38,17 +43,26 @@ def _chance(p: float) -> bool:
 
 
 def _lose_resolution(image: Image.Image, augment: Augmentation) -> Image.Image:
-    """Scale the photo down, as a thumbnail site would; the crop that follows scales it up again."""
+    """Scale the photo down and compress it, as a thumbnail site would; the crop scales it up again."""
     short = min(image.size)
-    if not _chance(augment.downscale) or short <= augment.min_side:
-        return image
-    # Uniform in the logarithm: halving from 400 to 200 is as likely as from 200 to 100.
-    low, high = math.log(augment.min_side), math.log(min(short, 512))
-    wanted = math.exp(low + (high - low) * float(torch.rand(())))
-    scale = wanted / short
-    size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
-    how = ("bicubic", "bilinear", "lanczos")[int(torch.randint(3, ()))]
-    return image.resize(size, INTERPOLATIONS[how], reducing_gap=2.0)
+    if _chance(augment.downscale):
+        # Uniform in the logarithm: halving from 400 to 200 is as likely as from 200 to 100. The range does
+        # not depend on the photo, so that a large photo is not shown sharper than a small one.
+        low, high = math.log(augment.min_side), math.log(augment.max_side)
+        wanted = math.exp(low + (high - low) * float(torch.rand(())))
+        how = ("bicubic", "bilinear", "lanczos")[int(torch.randint(3, ()))]
+        if wanted < short:
+            scale = wanted / short
+            size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
+            image = image.resize(size, INTERPOLATIONS[how], reducing_gap=2.0)
+    if _chance(augment.jpeg):
+        # At the reduced size: that is where a thumbnail site compresses, and where the blocks show.
+        quality = int(torch.randint(augment.min_quality, _BEST_QUALITY + 1, ()))
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=quality)
+        with Image.open(file) as compressed:
+            image = compressed.convert("RGB")
+    return image
 
 
 def _transform(spec: InputSpec, augment: Augmentation) -> v2.Compose:
@@ -72,6 +86,4 @@ def _transform(spec: InputSpec, augment: Augmentation) -> v2.Compose:
         steps.append(v2.RandomApply([v2.ColorJitter(strength, strength, strength)], p=0.8))
     if augment.grey:
         steps.append(v2.RandomGrayscale(augment.grey))
-    if augment.jpeg:
-        steps.append(v2.RandomApply([v2.JPEG((augment.min_quality, 95))], p=augment.jpeg))
     return v2.Compose(steps)

@@ -1,4 +1,4 @@
-"""What an epoch sees. In: cached views and targets. Out: batches of features and soft targets."""
+"""Draws the batches of an epoch from cached views and soft targets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ class Lesson:
     Attributes:
         views: features; their photos are all of `train`, see ``rows``.
         targets: (P,) logit of each photo's label.
-        soft: float32 (P, K), what the network is asked to say.
+        soft: float32 (P, K), what the network is asked to say; 0 where excluded.
+        excluded: bool (P, K), labels that a photo is not contrasted with; see `contrasts`.
+        sources: P names.
         rows: (P,) place of each photo among the views.
         monitor: (M,) logits of the photos that are only looked at.
         development: (D,) logits of the photos that decide which weights are exported; among the views they
@@ -35,6 +37,8 @@ class Lesson:
     views: Views
     targets: npt.NDArray[np.int64]
     soft: npt.NDArray[np.float32]
+    excluded: npt.NDArray[np.bool_]
+    sources: tuple[str, ...]
     rows: npt.NDArray[np.int64]
     monitor: npt.NDArray[np.int64]
     development: npt.NDArray[np.int64]
@@ -47,8 +51,10 @@ class Lesson:
 
 def batches(
     lesson: Lesson, recipe: Recipe, epoch: int, device: torch.device
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield features (B, ...) and soft targets (B, K), mixed by timm if the recipe says so.
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yield features (B, ...), soft targets (B, K) and excluded labels (B, K).
+
+    Mixed by timm if the recipe says so.
 
     A function of the recipe's seed and the epoch alone, so that a resumed run draws the same.
     """
@@ -56,17 +62,20 @@ def batches(
     # Both libraries draw from global generators.
     torch.manual_seed(plan.seed * 100_003 + epoch)
     np.random.seed((plan.seed * 100_003 + epoch) % 2**32)
-    chosen = photos_of_epoch(lesson.targets, recipe, epoch)
+    chosen = photos_of_epoch(lesson.targets, recipe, epoch, lesson.sources)
     views = lesson.views.training
+    # Drawn for every photo anew: with balanced sampling a photo may come several times in an epoch.
+    which = np.random.randint(len(views), size=len(chosen))
     for step in range(lesson.steps(recipe)):
-        batch = np.sort(chosen[step * plan.batch_size : (step + 1) * plan.batch_size])
+        part = slice(step * plan.batch_size, (step + 1) * plan.batch_size)
+        batch = chosen[part]
         rows = lesson.rows[batch]
-        # Photos of one batch come from different views, so that every epoch mixes them anew.
-        features = np.stack([views[v][r] for v, r in zip((rows + epoch) % len(views), rows, strict=True)])
+        features = np.stack([views[v][r] for v, r in zip(which[part], rows, strict=True)])
         x = torch.from_numpy(features).to(device).float()
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         y = torch.from_numpy(lesson.soft[batch]).to(device)
+        excluded = torch.from_numpy(lesson.excluded[batch]).to(device)
         # timm mixes pairs; cutmix needs a place to cut, which pooled features do not have.
         cutmix = plan.cutmix if x.ndim == 4 else 0.0
         if len(batch) % 2 == 0 and (plan.mixup > 0 or cutmix > 0):
@@ -77,4 +86,6 @@ def batches(
             )
             x, mixed = mixup(x, torch.arange(len(batch), device=device))
             y = mixed @ y
-        yield x, y
+            # A mixed photo is contrasted with every label that one of its parts is contrasted with.
+            excluded = (mixed > 0).float() @ (~excluded).float() == 0
+        yield x, y, excluded

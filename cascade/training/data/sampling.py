@@ -1,4 +1,4 @@
-"""Which photos are held out and which an epoch takes, and how much each label weighs."""
+"""Decides which photos are held out, which an epoch takes, and how much each label weighs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ import numpy.typing as npt
 from cascade.evaluation.dataset import Photo
 from cascade.training.recipe import Recipe, Schedule
 
-__all__ = ["development_part", "label_weights", "learned_from", "photos_of_epoch", "size_of_epoch"]
+__all__ = [
+    "development_part",
+    "label_weights",
+    "learned_from",
+    "photos_of_epoch",
+    "sampling_chances",
+    "size_of_epoch",
+]
 
 Indices = npt.NDArray[np.int64]
 
@@ -69,21 +76,45 @@ def size_of_epoch(targets: Indices, recipe: Recipe) -> tuple[int, int]:
     return own, min(round(own * recipe.train.negatives), len(targets) - own)
 
 
-def photos_of_epoch(targets: Indices, recipe: Recipe, epoch: int) -> Indices:
+def photos_of_epoch(
+    targets: Indices, recipe: Recipe, epoch: int, sources: Sequence[str] | None = None
+) -> Indices:
     """Return shuffled indices into ``targets``: photos of its own, for an expert also a fresh draw of others.
 
-    With balanced sampling the photos of its own are drawn with replacement, every label equally often on
-    average; otherwise each comes once.
+    With ``train.balance = "sampling"`` photos are drawn with replacement, with a probability of
+    ``label_share ** -label_balance * source_share ** -source_balance * emphasis``; otherwise each comes once.
+
+    Args:
+        targets: (N,) columns of the right labels; for an expert, the number of its labels for all others.
+        recipe: says how many, and how they are balanced.
+        epoch: every epoch draws anew.
+        sources: N names; None if there is one source.
     """
     rng = np.random.default_rng([recipe.train.seed, epoch])
     own = np.flatnonzero(targets < len(recipe.labels))
     foreign = np.flatnonzero(targets == len(recipe.labels))
     _, count = size_of_epoch(targets, recipe)
-    drawn = rng.choice(foreign, size=count, replace=False) if count else foreign[:0]
     if recipe.train.balance == "sampling":
-        frequency = np.bincount(targets[own], minlength=len(recipe.labels))[targets[own]]
-        own = rng.choice(own, size=len(own), p=(1 / frequency) / (1 / frequency).sum())
+        names = [""] * len(targets) if sources is None else sources
+        chances = sampling_chances(targets, names, recipe.train)
+        drawn = rng.choice(foreign, count, p=_normalised(chances[foreign])) if count else foreign[:0]
+        own = rng.choice(own, size=len(own), p=_normalised(chances[own]))
+    else:
+        drawn = rng.choice(foreign, size=count, replace=False) if count else foreign[:0]
     return rng.permutation(np.concatenate([own, drawn]))
+
+
+def sampling_chances(targets: Indices, sources: Sequence[str], plan: Schedule) -> npt.NDArray[np.float64]:
+    """Return how often each photo is drawn relative to others, (N,)."""
+    labels = np.bincount(targets)[targets] / len(targets)
+    names, which = np.unique(np.asarray(sources, dtype=str), return_inverse=True)
+    shares = np.bincount(which)[which] / len(targets)
+    emphasis = np.array([plan.emphasis.get(str(name), 1.0) for name in names])[which]
+    return np.asarray(labels**-plan.label_balance * shares**-plan.source_balance * emphasis)
+
+
+def _normalised(chances: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(chances / chances.sum())
 
 
 def label_weights(targets: Indices, recipe: Recipe) -> npt.NDArray[np.float32]:

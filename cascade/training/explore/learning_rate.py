@@ -132,9 +132,9 @@ def study_recipe(recipe: Recipe, project: Project, *, steps: int, report: Report
     smoothed: list[float] = []
     mean, diverged = 0.0, False
     endless = (batch for epoch in count() for batch in batches(lesson, short, epoch, project.device))
-    for step, (x, soft) in enumerate(islice(endless, steps)):
+    for step, (x, soft, excluded) in enumerate(islice(endless, steps)):
         rate = _LOWEST * (_HIGHEST / _LOWEST) ** (step / max(steps - 1, 1))
-        loss, _ = stepper(x, soft, rate / plan.learning_rate)
+        loss, _ = stepper(x, soft, rate / plan.learning_rate, excluded=excluded)
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
         level = mean / (1 - _SMOOTHING ** (step + 1))
         if not math.isfinite(level) or (smoothed and level > _DIVERGED * min(smoothed)):

@@ -57,9 +57,11 @@ class Network(nn.Module):
         embedding = self.trained(self.frozen(image))
         return self.head(embedding), embedding
 
-    def logits_of_features(self, features: torch.Tensor) -> torch.Tensor:
-        """Cached features -> logits (N, K); what training runs."""
-        return self.head(self.dropout(self.trained(features)))
+    def logits_of_features(self, features: torch.Tensor, *, head_only: bool = False) -> torch.Tensor:
+        """Cached features -> logits (N, K); what training runs. With ``head_only``, only the head learns."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not head_only):
+            embedding = self.trained(features)
+        return self.head(self.dropout(embedding))
 
     def train(self, mode: bool = True) -> Network:
         """Switch dropout only: batch norm keeps its pretrained statistics.

@@ -22,6 +22,7 @@ from cascade.evaluation.dataset import Dataset, Photo
 from cascade.labels import NOT_MINE
 from cascade.training.data.batches import Lesson, batches
 from cascade.training.data.cached_views import cache_views
+from cascade.training.data.contrasts import excluded_labels
 from cascade.training.data.sampling import label_weights, learned_from
 from cascade.training.fit.averaging import LAST, choose_weights, explain, warmed_up_average
 from cascade.training.fit.backbone import Network, build
@@ -173,10 +174,17 @@ def prepare_lesson(
         )
     plain = looked_at(recipe, data)
     views = cache_views(recipe, network.frozen, training, plain, folder, device=device, progress=progress)
+    sources = tuple(training[row].collection for row in learned)
+    excluded = np.zeros((len(learned), recipe.outputs), dtype=bool)
+    if recipe.train.contrasts == "within_source":
+        excluded = excluded_labels(targets[learned], sources, recipe.outputs)
+    soft = np.where(excluded, 0, soften(recipe, targets, labels, said)[learned])
     return Lesson(
         views=views,
         targets=targets[learned],
-        soft=soften(recipe, targets, labels, said)[learned],
+        soft=soft / soft.sum(axis=1, keepdims=True),
+        excluded=excluded,
+        sources=sources,
         rows=learned,
         monitor=np.array([target_of(recipe, photo.label) for photo in monitor]),
         development=targets[watched],
@@ -198,9 +206,11 @@ def _epoch(
     losses, correct, seen = 0.0, 0, 0
     stepper.network.train()
     steps = lesson.steps(recipe)
-    for step, (x, soft) in enumerate(batches(lesson, recipe, epoch, device)):
-        factor = rate_factor(epoch * steps + step, plan.warmup_epochs * steps, plan.epochs * steps)
-        loss, logits = stepper(x, soft, factor)
+    for step, (x, soft, excluded) in enumerate(batches(lesson, recipe, epoch, device)):
+        taken = epoch * steps + step
+        factor = rate_factor(taken, plan.warmup_epochs * steps, plan.epochs * steps)
+        head_only = taken < plan.head_epochs * steps
+        loss, logits = stepper(x, soft, factor, excluded=excluded, head_only=head_only)
         losses += loss
         # Of a mixed photo, the label that it is mostly made of counts.
         correct += int((logits.argmax(1) == soft.argmax(1)).sum())

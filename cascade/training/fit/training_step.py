@@ -1,6 +1,8 @@
-"""One step of training. In: a network, its optimizer, a batch. Out: the same network, a little better."""
+"""Makes one step of training: forward, loss, backward, optimizer, averaged weights."""
 
 from __future__ import annotations
+
+from typing import Final
 
 import torch
 from torch import nn
@@ -11,6 +13,9 @@ from cascade.training.fit.losses import make_loss
 from cascade.training.recipe import Schedule
 
 __all__ = ["Stepper"]
+
+#: Logit of a label that is left out.
+_EXCLUDED: Final = -1e4
 
 
 class Stepper:
@@ -40,14 +45,33 @@ class Stepper:
         self.model = nn.ModuleDict({"trained": network.trained, "head": network.head})
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-    def __call__(self, x: torch.Tensor, soft: torch.Tensor, factor: float) -> tuple[float, torch.Tensor]:
+    def __call__(
+        self,
+        x: torch.Tensor,
+        soft: torch.Tensor,
+        factor: float,
+        *,
+        excluded: torch.Tensor | None = None,
+        head_only: bool = False,
+    ) -> tuple[float, torch.Tensor]:
         """Learn from features (B, ...) and soft targets (B, K) at ``factor`` times every group's peak rate.
 
-        Returns the loss before the step, and the logits (B, K).
+        Args:
+            x: features, (B, ...).
+            soft: targets, (B, K); 0 where excluded.
+            factor: of every group's peak rate.
+            excluded: bool (B, K), labels that are left out of a photo's softmax.
+            head_only: change the classifier and nothing else.
+
+        Returns:
+            The loss before the step, and the logits (B, K), those of excluded labels far below all others.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        logits = self.network.logits_of_features(x)
+        logits = self.network.logits_of_features(x, head_only=head_only)
+        if excluded is not None:
+            # Finite: a target of 0 times minus infinity would be no number.
+            logits = logits.masked_fill(excluded, _EXCLUDED)
         loss = self.loss_of(logits, soft, self.weights)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -106,3 +106,19 @@ def test_a_share_of_the_photos_keeps_every_label_and_larger_shares_contain_small
     assert [len(part) for part in parts] == [3, 9, 44, 90]  # a part of the 90 that are not held out
     assert all(small <= large for small, large in pairwise(parts))
     assert set(TARGETS[list(parts[0])]) == {0, 1, 2}
+
+
+def test_sources_are_balanced_and_emphasised_as_the_recipe_says() -> None:
+    targets = np.zeros(1000, dtype=np.int64)
+    sources = ["thumbnails"] * 900 + ["web"] * 100
+    plan = {"balance": "sampling", "label_balance": 0.0}
+    for more, share in (
+        ({}, 0.1),
+        ({"source_balance": 1.0}, 0.5),
+        ({"source_balance": 0.5}, 0.25),
+        ({"source_balance": 0.5, "emphasis": {"web": 3.0}}, 0.5),
+    ):
+        drawn = np.concatenate(
+            [photos_of_epoch(targets, recipe(**plan, **more), epoch, sources) for epoch in range(30)]
+        )
+        assert (drawn >= 900).mean() == pytest.approx(share, abs=0.01)
