@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from cascade.bundle.manifest import Bundle
+from cascade.inference.pipeline import Pipeline
 
 SIZES = (1, 2, 4, 8, 16, 32)
 
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
     bundle = Bundle.load(arguments.bundle)
-    session = bundle.open_image_stage(bundle.general)
+    session = Pipeline.of(bundle).session(bundle.general)
     spec = bundle.general.input
     assert spec is not None
     images = np.random.default_rng(0).integers(

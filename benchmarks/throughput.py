@@ -115,7 +115,7 @@ def floor(cascade: Cascade, paths: Sequence[Path]) -> Contestant:
     asked = {Path(p.path or ""): [e.name for e in p.experts] for p in cascade.predict_many(paths)}
     stages = {stage.name: stage for stage in (bundle.general, *bundle.experts)}
     # Sessions of the floor are those of the contestant: the floor differs in what surrounds them.
-    sessions = {name: cascade._session(stage) for name, stage in stages.items()}
+    sessions = {name: cascade.pipeline.session(stage) for name, stage in stages.items()}
     pixels = {
         name: {"image": np.zeros((2, s.input.height, s.input.width, 3), np.uint8)}
         for name, s in stages.items()

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from cascade.arrays import Float64s, Floats
 from cascade.errors import BundleError
 
 __all__ = ["NOT_MINE", "UNKNOWN", "LabelTree"]
@@ -35,7 +35,7 @@ class LabelTree:
     parent_of: dict[str, str]
     parents: tuple[str, ...] = field(init=False)
     #: (L, P) 0/1: which leaf belongs to which parent.
-    membership: npt.NDArray[np.float64] = field(init=False, repr=False, compare=False)
+    membership: Float64s = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2:
@@ -64,6 +64,6 @@ class LabelTree:
             return self.parent_of[label]
         return label if label in self.parents else None
 
-    def parent_probabilities(self, probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    def parent_probabilities(self, probabilities: Floats) -> Float64s:
         """Sum leaf probabilities, shape (..., L), to parent probabilities, shape (..., P)."""
         return np.asarray(probabilities, dtype=np.float64) @ self.membership

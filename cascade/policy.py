@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from cascade.arrays import Float64s, Floats, Ints
 from cascade.errors import BundleError, UsageError
 from cascade.labels import UNKNOWN, LabelTree
 
@@ -29,8 +30,6 @@ REASONS: Final[dict[str, str]] = {
     "doubtful": "neither a label nor a parent is sure enough",
     "out_of_scope": "the photo is unlike every photo that the labels were learned from",
 }
-
-Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +101,10 @@ class Decision:
 class Best(NamedTuple):
     """The best leaf and the best parent of N photos, all of shape (N,); ties go to the first in the tree."""
 
-    leaf: npt.NDArray[np.int64]
-    leaf_confidence: npt.NDArray[np.float64]
-    parent: npt.NDArray[np.int64]
-    parent_confidence: npt.NDArray[np.float64]
+    leaf: Ints
+    leaf_confidence: Float64s
+    parent: Ints
+    parent_confidence: Float64s
 
 
 def best_of(probabilities: Floats, tree: LabelTree) -> Best:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
+from cascade.arrays import Floats
 from cascade.errors import IMAGE_WARNING_CODES, ImageError
 
 __all__ = ["ErrorInfo", "Opinion", "Prediction"]
@@ -31,7 +31,7 @@ class Opinion:
     confidence: float
 
     @classmethod
-    def of(cls, name: str, labels: Sequence[str], probabilities: npt.NDArray[np.floating[Any]]) -> Self:
+    def of(cls, name: str, labels: Sequence[str], probabilities: Floats) -> Self:
         """Return the most probable of K labels; ``probabilities`` has shape (K,)."""
         best = int(np.argmax(probabilities))
         return cls(name, labels[best], min(float(probabilities[best]), 1.0))

@@ -1,4 +1,4 @@
-"""A bundle on disk: a folder of ONNX graphs and `bundle.json`. In: a folder. Out: a validated `Bundle`.
+"""Reads and checks the manifest of a bundle, which is a folder of ONNX graphs and `bundle.json`.
 
     bundle.json     what is here; see `Bundle` for every field
     general.onnx    image -> logits, embedding
@@ -15,16 +15,14 @@ Reading a bundle runs no code of the bundle: JSON and ONNX only, hashes checked 
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import onnxruntime as ort
 
-from cascade.bundle.graph_safety import MAX_GRAPH_BYTES, check_graph
+from cascade.bundle.graph_file import read_graph
 from cascade.bundle.schema import check_manifest, read_manifest
 from cascade.bundle.stage import EXACT, FEATURES, Stage
 from cascade.errors import BundleError, UsageError
@@ -32,7 +30,7 @@ from cascade.guarantees.budget import BudgetCurve
 from cascade.guarantees.conformal_sets import LabelSets
 from cascade.guarantees.drift import Reference
 from cascade.guarantees.risk_control import Promise
-from cascade.inference.session import GraphSession
+from cascade.imaging.preprocessing import decoding_of
 from cascade.labels import NOT_MINE, LabelTree
 from cascade.policy import OperatingPoint
 
@@ -45,7 +43,7 @@ MANIFEST: Final = "bundle.json"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A validated manifest. Graphs are loaded by `open_image_stage`, `open_router` and `open_arbiter`.
+    """A validated manifest. `cascade.inference.pipeline` loads and runs the graphs.
 
     Attributes:
         folder: where it is.
@@ -242,77 +240,16 @@ class Bundle:
     @property
     def decode_target(self) -> tuple[int, int]:
         """(width, height) in pixels that one decode must give so that every stage can be fed from it."""
-        targets = [s.input.decode_target for s in (self.general, *self.experts) if s.input]
-        return max(t[0] for t in targets), max(t[1] for t in targets)
+        return decoding_of([s.input for s in (self.general, *self.experts) if s.input])[0]
 
     @property
     def reducing_gap(self) -> float:
         """The largest `InputSpec.reducing_gap` of all stages."""
-        return max(s.input.reducing_gap for s in (self.general, *self.experts) if s.input)
-
-    def open_image_stage(self, stage: Stage) -> GraphSession:
-        """Load the general model or an expert, after checking its hash and its number of labels."""
-        outputs = ["logits"]
-        if stage.name == "general":
-            shared = any(expert.takes == FEATURES for expert in self.experts)
-            outputs += ["embedding", FEATURES] if shared else ["embedding"]
-        return self._open(stage, [stage.takes], outputs, "logits")
-
-    def open_router(self) -> GraphSession:
-        """Load the router."""
-        if self.router is None:
-            raise BundleError(f"{self.folder}: this bundle has no experts and so no router")
-        return self._open(self.router, ["general_logits"], ["gain"], "gain")
-
-    def open_arbiter(self) -> GraphSession:
-        """Load the arbiter."""
-        inputs = ["general_logits"]
-        if self.experts:
-            inputs += [*(f"{e.name}_logits" for e in self.experts), "asked"]
-        return self._open(self.arbiter, inputs, ["probabilities"], "probabilities")
-
-    def open_scope(self) -> GraphSession:
-        """Load the scope stage."""
-        if self.scope is None:
-            raise BundleError(f"{self.folder}: this bundle has no stage that says what is out of scope")
-        return self._open(self.scope, ["general_logits", "embedding"], ["score"], "score")
-
-    def _open(
-        self, stage: Stage, inputs: Sequence[str], outputs: Sequence[str], counted: str
-    ) -> GraphSession:
-        path = self.folder / stage.file
-        content = self._read(stage)
-        check_graph(content, path)
-        # What was checked is what is loaded, also when the file changes in the meantime.
-        session = GraphSession(path, inputs, outputs, content=content)
-        width = session.widths[counted]
-        if width is not None and width != len(stage.labels):
-            raise BundleError(
-                f"{path}: gives {width} values per photo, but {MANIFEST} names "
-                f"{len(stage.labels)} labels; graph and manifest are not from the same training run"
-            )
-        return session
+        return decoding_of([s.input for s in (self.general, *self.experts) if s.input])[1]
 
     def check_hash(self, stage: Stage) -> None:
         """Compare a file with the manifest; raises `BundleError` when it is missing or differs."""
-        self._read(stage)
-
-    def _read(self, stage: Stage) -> bytes:
-        path = self.folder / stage.file
-        try:
-            with path.open("rb") as file:
-                content = file.read(MAX_GRAPH_BYTES + 1)
-        except OSError as error:
-            raise BundleError(
-                f"{path}: cannot be read ({error.strerror or error}); copy the bundle again"
-            ) from error
-        found = hashlib.sha256(content).hexdigest()
-        if found != stage.sha256:
-            raise BundleError(
-                f"{path}: has SHA-256 {found[:12]}..., {MANIFEST} says {stage.sha256[:12]}...; "
-                "the file is damaged or was replaced: copy the bundle again"
-            )
-        return content
+        read_graph(self.folder, stage)
 
 
 def find_bundle(folder: str | os.PathLike[str] | None = None) -> Path:

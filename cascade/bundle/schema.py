@@ -9,6 +9,7 @@ of the jsonschema library, and refuse a schema with a keyword that is not applie
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from functools import cache
@@ -65,7 +66,9 @@ def read_manifest(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+            # Room is reserved for as many bytes as are asked for, so ask for what is there.
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(min(size, _MAX_BYTES) + 1)
         if len(content) > _MAX_BYTES:
             raise BundleError(f"is larger than {_MAX_BYTES >> 20} MiB, which no manifest is")
         data = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)

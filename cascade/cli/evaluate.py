@@ -6,7 +6,6 @@ JSON. The work is done by `cascade.evaluation.evaluate`, `cascade.evaluation.gua
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from cascade.cli.options import (
     variant_option,
 )
 from cascade.errors import OutputError, UsageError
+from cascade.progress_bar import CountBar
 
 __all__ = ["evaluate"]
 
@@ -107,7 +107,7 @@ def evaluate(
 
     if report is not None:
         prepare_report(report)
-    with _Bar(quiet) as bar:
+    with CountBar(quiet=quiet) as bar:
         evaluation = evaluate_folder(
             data,
             bundle=bundle,
@@ -150,7 +150,7 @@ def _drift(data: Path, bundle: Path | None, json_file: Path | None, quiet: bool)
     if reference is None:
         raise UsageError(f"the bundle {cascade.bundle.name!r} has no reference to compare photos with")
     photos = [found.path for found in find_photos([str(data)], FindOptions())]
-    with _Bar(quiet) as bar:
+    with CountBar(quiet=quiet) as bar:
         predictions = []
         for prediction in cascade.predict_many(photos):
             predictions.append(prediction)
@@ -174,28 +174,3 @@ def _write(facts: dict[str, Any], text: str, json_file: Path | None) -> None:
             json_file.write_text(data, encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{json_file}: cannot be written ({error.strerror or error})") from error
-
-
-class _Bar:
-    """A bar on standard error, if that is a terminal."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._shown = sys.stderr.isatty() and not quiet
-
-    def __enter__(self) -> _Bar:
-        if self._shown:
-            from rich.console import Console
-            from rich.progress import Progress
-
-            self._progress = Progress(console=Console(stderr=True), transient=True)
-            self._task = self._progress.add_task("photos", total=None)
-            self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._shown:
-            self._progress.stop()
-
-    def update(self, done: int, total: int) -> None:
-        if self._shown:
-            self._progress.update(self._task, completed=done, total=total)

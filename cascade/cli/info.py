@@ -13,8 +13,8 @@ import click
 
 from cascade.bundle.manifest import Bundle
 from cascade.bundle.stage import FEATURES
-from cascade.bundle.variants import choose_variant
 from cascade.cli.options import bundle_option, command
+from cascade.inference.variants import choose_variant
 from cascade.runs.rows import bundle_hash
 
 __all__ = ["info"]

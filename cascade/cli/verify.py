@@ -1,6 +1,4 @@
-"""`cascade verify`: does a bundle compute here what it computed where it was made? In: a bundle. Out: a table
-or JSON, and exit code 1 if a variant must not be used on this machine. `cascade.bundle.golden_check` does the
-work."""
+"""`cascade verify`: shows whether a bundle computes on this machine what it computed where it was made."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from cascade.bundle.manifest import Bundle
 from cascade.cli.options import bundle_option, command
 
 if TYPE_CHECKING:
-    from cascade.bundle.golden_check import Checked
+    from cascade.inference.golden_check import Checked
 
 __all__ = ["verify"]
 
@@ -29,8 +27,8 @@ def verify(bundle: Path | None, as_json: bool) -> int:
     Every variant of the bundle is run on its golden photos. Exit code 1 says that one of them must not be
     used here; --variant auto, the default everywhere, never takes such a one.
     """
-    from cascade.bundle.golden_check import verify as check
-    from cascade.bundle.variants import choose
+    from cascade.inference.golden_check import verify as check
+    from cascade.inference.variants import choose
 
     loaded = Bundle.load(bundle)
     checked = check(loaded)

@@ -7,11 +7,11 @@ Pure functions of arrays. Shapes: N photos, B bins, M distinct confidences.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from cascade.arrays import Bools, Float64s, Floats, Ints
 from cascade.errors import UsageError
 
 __all__ = [
@@ -28,10 +28,6 @@ __all__ = [
 
 #: Equal-mass bins of the calibration error, wherever it is quoted.
 BINS: Final = 15
-
-Floats = npt.NDArray[np.floating[Any]]
-Ints = npt.NDArray[np.integer[Any]]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +171,7 @@ def augrc(confidence: Floats, right: Bools) -> float:
     return float(np.trapezoid(curve.generalized_risk, curve.coverage))
 
 
-def _paired(confidence: Floats, right: Bools) -> tuple[npt.NDArray[np.float64], Bools]:
+def _paired(confidence: Floats, right: Bools) -> tuple[Float64s, Bools]:
     wide, flags = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.bool_)
     if wide.shape != flags.shape or wide.ndim != 1 or not len(wide):
         raise UsageError(f"confidence {wide.shape} and right {flags.shape} do not match")

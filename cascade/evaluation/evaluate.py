@@ -1,29 +1,28 @@
-"""Evaluating a bundle. In: a bundle and labelled photos. Out: an `Evaluation`, what every stage said of each.
+"""Runs a bundle on labelled photos and compares the general model alone, the cascade, and all experts always.
 
-Every photo is decoded once and every expert is asked about it once. The three ways that are compared,
-general model alone, cascade, and all experts always, are then read off the same outputs, so that they differ
-in nothing but in who was listened to.
+Every photo is decoded once and passed to every expert once. All three are then computed from the same
+outputs, so that they differ in nothing but in the experts that count.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from cascade.arrays import Bools, Float32s, Float64s
 from cascade.bundle.manifest import Bundle
 from cascade.classifier import Cascade
 from cascade.errors import DataError, UsageError
 from cascade.evaluation.dataset import SPLITS, Dataset, Photo, scan
 from cascade.evaluation.results import WAYS, CurvePoint, Evaluation, cost_per_photo
-from cascade.inference.arbitration import arbiter_feeds
+from cascade.inference.parallel import map_batches
+from cascade.inference.pipeline import PreparedPhotos, StageOutputs
 from cascade.inference.routing import choose_experts
 from cascade.prediction import ErrorInfo
 
@@ -31,9 +30,6 @@ __all__ = ["Evaluation", "Progress", "evaluate", "evaluate_folder"]
 
 #: Called with the number of photos done and the number of all photos.
 Progress = Callable[[int, int], None]
-
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
 
 _CURVE_POINTS: Final = 24
 _ORIENTATION: Final = 0x0112
@@ -66,45 +62,31 @@ def evaluate(
     if not photos:
         raise DataError("there are no photos to evaluate; give a folder with LABEL/FILE below it")
     _check_labels(bundle, photos)
-    chunks = [photos[start : start + batch_size] for start in range(0, len(photos), batch_size)]
     read: list[Photo] = []
     failed: list[tuple[Photo, ErrorInfo]] = []
     sizes: list[tuple[int, int]] = []
-    general: list[FloatArray] = []
-    scope: list[FloatArray] = []
-    experts: dict[str, list[FloatArray]] = {expert.name: [] for expert in bundle.experts}
-    pool = ThreadPoolExecutor(cascade.workers, thread_name_prefix="cascade")
-    try:
-        done = 0
-        for chunk, said in zip(chunks, pool.map(lambda c: _ask_everybody(cascade, c), chunks), strict=True):
-            failed += [(chunk[position], why) for position, why in said.failed]
-            if said.positions:
-                read += [chunk[position] for position in said.positions]
-                sizes += said.sizes
-                general.append(said.general_logits)
-                scope += [] if said.scope_score is None else [said.scope_score]
-                for name, parts in experts.items():
-                    parts.append(said.expert_logits[name])
-            done += len(chunk)
-            if progress is not None:
-                progress(done, len(photos))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    outputs: list[StageOutputs] = []
+    done = 0
+    batches = map_batches(
+        partial(_run_batch, cascade), photos, workers=cascade.workers, batch_size=batch_size
+    )
+    for prepared, out, their_sizes in batches:
+        failed += [
+            (photos[done + place], ErrorInfo(error.code, error.message))
+            for place, error, _ in prepared.failed
+        ]
+        read += [photos[done + place] for place in prepared.positions]
+        sizes += their_sizes
+        outputs += [] if out is None else [out]
+        done += len(prepared.positions) + len(prepared.failed)
+        if progress is not None:
+            progress(done, len(photos))
     if not read:
         photo, why = failed[0]
         raise DataError(
             f"none of the {len(photos)} photos could be read; the first: {photo.path}: {why.message}"
         )
-    return _listen(
-        cascade,
-        tuple(read),
-        tuple(failed),
-        tuple(dropped),
-        np.array(sizes, dtype=np.int64),
-        np.concatenate(general),
-        {name: np.concatenate(parts) for name, parts in experts.items()},
-        np.concatenate(scope) if scope else None,
-    )
+    return _compare(cascade, read, failed, dropped, sizes, outputs)
 
 
 def evaluate_folder(
@@ -145,64 +127,44 @@ def evaluate_folder(
     return evaluate(cascade, _chosen(dataset, split), dropped=dataset.dropped, progress=progress)
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """Of one batch: places and sizes of the photos that were read, everybody's logits, failures."""
-
-    positions: tuple[int, ...]
-    sizes: tuple[tuple[int, int], ...]
-    failed: tuple[tuple[int, ErrorInfo], ...]
-    general_logits: FloatArray
-    expert_logits: dict[str, FloatArray]
-    scope_score: FloatArray | None
-
-
-def _ask_everybody(cascade: Cascade, photos: Sequence[Photo]) -> _Said:
+def _run_batch(
+    cascade: Cascade, photos: Sequence[Photo]
+) -> tuple[PreparedPhotos, StageOutputs | None, list[tuple[int, int]]]:
+    """Return how reading went, what every expert computed, and the sizes of the photos that were read."""
     prepared = cascade.prepare_photos([photo.path for photo in photos])
-    failed = tuple((place, ErrorInfo(error.code, error.message)) for place, error, _ in prepared.failed)
     if not prepared.positions:
-        return _Said((), (), failed, np.zeros((0, 0), dtype=np.float32), {}, None)
-    outputs = cascade.run_stages(prepared.inputs, ask="always")
-    sizes = tuple(_upright_size(photos[position].path) for position in prepared.positions)
-    return _Said(
-        prepared.positions,
-        sizes,
-        failed,
-        outputs.general_logits,
-        outputs.expert_logits,
-        outputs.scope_score,
-    )
+        return prepared, None, []
+    sizes = [_upright_size(photos[position].path) for position in prepared.positions]
+    return prepared, cascade.run_stages(prepared.inputs, ask="always"), sizes
 
 
-def _listen(
+def _compare(
     cascade: Cascade,
-    photos: tuple[Photo, ...],
-    failed: tuple[tuple[Photo, ErrorInfo], ...],
-    dropped: tuple[tuple[Path, str], ...],
-    sizes: npt.NDArray[np.int64],
-    general_logits: FloatArray,
-    expert_logits: dict[str, FloatArray],
-    scope_score: FloatArray | None,
+    photos: Sequence[Photo],
+    failed: Sequence[tuple[Photo, ErrorInfo]],
+    dropped: Sequence[tuple[Path, str]],
+    sizes: Sequence[tuple[int, int]],
+    outputs: Sequence[StageOutputs],
 ) -> Evaluation:
-    """Read every way off the outputs of everybody."""
-    bundle, point = cascade.bundle, cascade.operating_point
-    arbiter = bundle.open_arbiter()
-    widths = {expert.name: len(expert.labels) for expert in bundle.experts}
+    """Compute the answers of each way from the outputs of every stage."""
+    bundle, point, pipeline = cascade.bundle, cascade.operating_point, cascade.pipeline
+    names = [expert.name for expert in bundle.experts]
     costs = np.array([expert.cost for expert in bundle.experts], dtype=np.float64)
+    general_logits = np.concatenate([out.general_logits for out in outputs])
+    expert_logits = {name: np.concatenate([out.expert_logits[name] for out in outputs]) for name in names}
+    scopes = [out.scope_score for out in outputs if out.scope_score is not None]
 
-    def arbitrate(asked: BoolArray) -> FloatArray:
-        said = {name: expert_logits[name][asked[:, column]] for column, name in enumerate(widths)}
-        return arbiter.run(arbiter_feeds(general_logits, said, asked, widths))["probabilities"]
+    def arbitrate(deferred: Bools) -> Float32s:
+        heard = {name: expert_logits[name][deferred[:, column]] for column, name in enumerate(names)}
+        return pipeline.arbitrate(general_logits, heard, deferred)
 
-    gain = np.zeros((len(photos), len(widths)), dtype=np.float32)
-    if bundle.router is not None:
-        gain = bundle.open_router().run({"general_logits": general_logits})["gain"]
+    gain = pipeline.gain(general_logits)
     asked = {
         way: choose_experts(gain, costs, point.cost_weight, mode)
         for way, mode in (("general", "never"), ("cascade", "router"), ("always", "always"))
     }
     without = {}
-    for column, name in enumerate(widths):
+    for column, name in enumerate(names):
         others = asked["cascade"].copy()
         others[:, column] = False
         without[name] = arbitrate(others)
@@ -224,10 +186,10 @@ def _listen(
     return Evaluation(
         bundle=bundle,
         point=point,
-        photos=photos,
-        failed=failed,
-        dropped=dropped,
-        sizes=sizes,
+        photos=tuple(photos),
+        failed=tuple(failed),
+        dropped=tuple(dropped),
+        sizes=np.array(sizes, dtype=np.int64),
         truth=truth,
         gain=gain,
         expert_logits=expert_logits,
@@ -235,11 +197,11 @@ def _listen(
         probabilities={way: arbitrate(asked[way]) for way in WAYS},
         without=without,
         curve=tuple(curve),
-        scope_score=scope_score,
+        scope_score=np.concatenate(scopes) if scopes else None,
     )
 
 
-def _cost_weights(gain: FloatArray, costs: npt.NDArray[np.float64]) -> list[float]:
+def _cost_weights(gain: Float32s, costs: Float64s) -> list[float]:
     """Return prices, the dearest first, that spread the curve evenly over the share of photos."""
     if not gain.size:
         return []

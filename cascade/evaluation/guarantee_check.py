@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from cascade.arrays import Floats, Ints
 from cascade.classifier import Cascade
 from cascade.evaluation.corruptions import SHIFTS
 from cascade.evaluation.dataset import Photo
@@ -42,9 +42,6 @@ AS_THEY_ARE: Final = "as they are"
 COVERAGES: Final = (0.80, 0.90, 0.95)
 
 _WIDTH: Final = 100
-
-Floats = npt.NDArray[np.floating[Any]]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from cascade.arrays import Bools, Floats, Ints
 from cascade.labels import LabelTree
 from cascade.policy import answer_kind, best_of
 
 __all__ = ["Counts", "Judged", "judge"]
-
-Floats = npt.NDArray[np.floating[Any]]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 
 class Counts(NamedTuple):

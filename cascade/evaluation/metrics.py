@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from cascade.arrays import Bools, Float64s, Floats, Ints
 from cascade.errors import UsageError
 
 __all__ = [
@@ -28,10 +28,6 @@ __all__ = [
     "paired_difference",
     "wilson_interval",
 ]
-
-Floats = npt.NDArray[np.floating[Any]]
-Ints = npt.NDArray[np.integer[Any]]
-Bools = npt.NDArray[np.bool_]
 
 
 class Interval(NamedTuple):
@@ -174,7 +170,7 @@ def paired_difference(
     )
 
 
-def confusion_matrix(truth: Ints, predicted: Ints, labels: int) -> npt.NDArray[np.int64]:
+def confusion_matrix(truth: Ints, predicted: Ints, labels: int) -> Ints:
     """Return counts (L, L): row is the true label, column the predicted one."""
     flat = np.asarray(truth, dtype=np.int64) * labels + np.asarray(predicted, dtype=np.int64)
     return np.bincount(flat, minlength=labels * labels).reshape(labels, labels).astype(np.int64)
@@ -205,7 +201,7 @@ def _sign_test(helped: int, harmed: int) -> float:
     return min(1.0, 2 * float(np.exp(log_terms).sum()))
 
 
-def _checked(probabilities: Floats, truth: Ints) -> npt.NDArray[np.float64]:
+def _checked(probabilities: Floats, truth: Ints) -> Float64s:
     wide = np.asarray(probabilities, dtype=np.float64)
     if wide.ndim != 2 or len(wide) != len(truth) or not len(truth):
         raise UsageError(f"probabilities {wide.shape} and {len(truth)} true labels do not match")

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from cascade.arrays import Bools, Float32s, Float64s, Ints
 from cascade.bundle.manifest import Bundle
 from cascade.evaluation import calibration_metrics as reliability
 from cascade.evaluation import metrics
@@ -30,9 +31,6 @@ WAYS: Final[dict[str, str]] = {
     "cascade": "cascade",
     "always": "all experts always",
 }
-
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +114,15 @@ class Evaluation:
     photos: tuple[Photo, ...]
     failed: tuple[tuple[Photo, ErrorInfo], ...]
     dropped: tuple[tuple[Path, str], ...]
-    sizes: npt.NDArray[np.int64]
-    truth: npt.NDArray[np.int64]
-    gain: FloatArray
-    expert_logits: Mapping[str, FloatArray]
-    asked: Mapping[str, BoolArray]
-    probabilities: Mapping[str, FloatArray]
-    without: Mapping[str, FloatArray]
+    sizes: Ints
+    truth: Ints
+    gain: Float32s
+    expert_logits: Mapping[str, Float32s]
+    asked: Mapping[str, Bools]
+    probabilities: Mapping[str, Float32s]
+    without: Mapping[str, Float32s]
     curve: tuple[CurvePoint, ...]
-    scope_score: FloatArray | None = None
+    scope_score: Float32s | None = None
 
     def __post_init__(self) -> None:
         n, leaves, experts = len(self.photos), len(self.bundle.tree.labels), len(self.bundle.experts)
@@ -141,25 +139,25 @@ class Evaluation:
             if array.shape != shape:
                 raise ValueError(f"{name} has shape {array.shape}, not {shape}")
 
-    def predicted(self, way: str = "cascade") -> npt.NDArray[np.int64]:
+    def predicted(self, way: str = "cascade") -> Ints:
         """Return the most probable leaf of every photo, (N,)."""
         return np.asarray(self.probabilities[way].argmax(axis=1))
 
-    def confidence(self, way: str = "cascade") -> FloatArray:
+    def confidence(self, way: str = "cascade") -> Float32s:
         """Return the probability of the most probable leaf, (N,)."""
         return np.asarray(self.probabilities[way].max(axis=1))
 
-    def right(self, way: str = "cascade") -> BoolArray:
+    def right(self, way: str = "cascade") -> Bools:
         """Return whether the most probable leaf is the true one, (N,)."""
         return np.asarray(self.predicted(way) == self.truth)
 
-    def group_right(self, way: str = "cascade") -> BoolArray:
+    def group_right(self, way: str = "cascade") -> Bools:
         """Return whether the most probable parent is that of the true leaf, (N,)."""
         tree = self.bundle.tree
         groups = tree.parent_probabilities(self.probabilities[way]).argmax(axis=1)
         return np.asarray(groups == tree.membership.argmax(axis=1)[self.truth])
 
-    def cost(self, way: str = "cascade") -> npt.NDArray[np.float64]:
+    def cost(self, way: str = "cascade") -> Float64s:
         """Return the cost of every photo in units of one run of the general model, (N,)."""
         return cost_per_photo(self.bundle, self.asked[way])
 
@@ -210,7 +208,7 @@ class Evaluation:
         }
 
 
-def cost_per_photo(bundle: Bundle, asked: BoolArray) -> npt.NDArray[np.float64]:
+def cost_per_photo(bundle: Bundle, asked: Bools) -> Float64s:
     """Return what asking these experts costs, (N,), in units of one run of the general model.
 
     Args:

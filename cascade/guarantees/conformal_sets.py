@@ -19,18 +19,14 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
+from cascade.arrays import Float64s, Floats, Ints
 from cascade.errors import BundleError, UsageError
 
 __all__ = ["LabelSets", "set_scores"]
 
-Floats = npt.NDArray[np.floating[Any]]
 
-
-def set_scores(
-    probabilities: Floats, penalty: float, free_ranks: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+def set_scores(probabilities: Floats, penalty: float, free_ranks: int) -> tuple[Ints, Float64s]:
     """Return the labels of N photos by falling probability, and their scores, both (N, L).
 
     Scores do not fall with the rank, so every set is a beginning of the order.

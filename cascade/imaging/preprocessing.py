@@ -1,5 +1,4 @@
-"""From an upright RGB image to the pixels that a graph takes. In: a PIL image and an `InputSpec`. Out: an
-array, uint8, of shape (H, W, 3).
+"""Makes the pixels that a graph takes from an upright RGB image.
 
 Normalisation (mean, standard deviation) is inside each graph, so the only thing that another embedding
 has to repeat is this file: crop, bicubic antialiased resize, RGB, uint8.
@@ -7,16 +6,17 @@ has to repeat is this file: crop, bicubic antialiased resize, RGB, uint8.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from cascade.arrays import Pixels
 from cascade.errors import BundleError
 
-__all__ = ["INTERPOLATIONS", "InputSpec", "prepare"]
+__all__ = ["INTERPOLATIONS", "InputSpec", "decoding_of", "prepare"]
 
 INTERPOLATIONS: Final = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -99,7 +99,17 @@ class InputSpec:
         return round(self.width / fraction), round(self.height / fraction)
 
 
-def prepare(image: Image.Image, spec: InputSpec) -> npt.NDArray[np.uint8]:
+def decoding_of(specs: Collection[InputSpec]) -> tuple[tuple[int, int], float]:
+    """Return the ``target`` and ``reducing_gap`` with which one decode serves several graphs.
+
+    The largest of each is taken, so a photo is decoded once even if the graphs see it at different sizes.
+    """
+    targets = [spec.decode_target for spec in specs]
+    target = max(width for width, _ in targets), max(height for _, height in targets)
+    return target, max(spec.reducing_gap for spec in specs)
+
+
+def prepare(image: Image.Image, spec: InputSpec) -> Pixels:
     """Resize an upright RGB image to the input of a graph.
 
     Args:

@@ -12,8 +12,9 @@ import re
 from typing import BinaryIO, Final
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageFile
+
+from cascade.arrays import Bools
 
 __all__ = ["ENOUGH_ROWS", "completed_progressive", "decoded_part"]
 
@@ -55,7 +56,7 @@ def decoded_part(image: Image.Image) -> tuple[Image.Image, float] | None:
         image.tile = pending
 
 
-def _rows_with_content(image: Image.Image) -> npt.NDArray[np.bool_]:
+def _rows_with_content(image: Image.Image) -> Bools:
     """Return for each row whether any of its bytes is not zero."""
     if image.mode.startswith("I;16"):  # getprojection reads such rows as if they were four bytes wide
         return np.asarray(np.asarray(image).any(axis=1), dtype=np.bool_)

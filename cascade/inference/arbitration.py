@@ -11,19 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
+
+from cascade.arrays import Bools, Float32s
 
 __all__ = ["arbiter_feeds"]
 
-FloatArray = npt.NDArray[np.float32]
-
 
 def arbiter_feeds(
-    general_logits: FloatArray,
-    expert_logits: Mapping[str, FloatArray],
-    asked: npt.NDArray[np.bool_],
+    general_logits: Float32s,
+    expert_logits: Mapping[str, Float32s],
+    asked: Bools,
     experts: Mapping[str, int],
-) -> dict[str, FloatArray]:
+) -> dict[str, Float32s]:
     """Lay out what was said as the inputs of `arbiter.onnx`.
 
     Args:

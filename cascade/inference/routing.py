@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from cascade.arrays import Bools, Floats
 from cascade.errors import UsageError
 
 __all__ = ["ASK_MODES", "choose_experts"]
@@ -21,11 +21,11 @@ ASK_MODES: Final = ("router", "never", "always")
 
 
 def choose_experts(
-    gain: npt.NDArray[np.floating],
-    cost: npt.NDArray[np.floating],
+    gain: Floats,
+    cost: Floats,
     cost_weight: float,
     mode: str = "router",
-) -> npt.NDArray[np.bool_]:
+) -> Bools:
     """Return which experts are asked, bool of shape (N, E).
 
     Args:

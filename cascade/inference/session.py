@@ -1,5 +1,4 @@
-"""One ONNX graph, ready to run. In: a file of a bundle and the names that the contract gives its inputs and
-outputs. Out: a `GraphSession` whose `run` takes and returns named arrays.
+"""Runs one ONNX graph on named arrays, after checking that it is the graph that the bundle promises.
 
 onnxruntime's own threads spin while they wait, which costs more than it gives when several workers share
 the cores; so a session runs on one thread and parallelism comes from running several photos at once.
@@ -15,9 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from cascade.arrays import Float32s
+from cascade.bundle.graph_file import read_graph
+from cascade.bundle.graph_safety import check_graph
+from cascade.bundle.stage import Stage
 from cascade.errors import BundleError
 
-__all__ = ["GraphSession"]
+__all__ = ["GraphSession", "open_stage"]
 
 #: Photos that an image stage sees at a time. The activations of more no longer fit a core's caches: with
 #: EfficientNet-Lite0, 16 at a time take a quarter more time per photo than 2 (`benchmarks/batch_sizes.py`).
@@ -77,12 +80,12 @@ class GraphSession:
         }
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.float32]]:
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, Float32s]:
         """Run the graph on named arrays and return its outputs by name."""
         values = self._session.run(list(self.outputs), dict(feeds))
         return dict(zip(self.outputs, values, strict=True))
 
-    def run_photos(self, taken: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.float32]]:
+    def run_photos(self, taken: npt.NDArray[Any]) -> dict[str, Float32s]:
         """Run an image stage on its one input, a few photos at a time.
 
         Args:
@@ -94,6 +97,32 @@ class GraphSession:
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
+
+
+def open_stage(folder: Path, stage: Stage, inputs: Sequence[str], outputs: Sequence[str]) -> GraphSession:
+    """Load a graph of a bundle after checking its hash, its operators and its number of labels.
+
+    Args:
+        folder: of the bundle.
+        stage: its entry in the manifest.
+        inputs: names that the graph must take.
+        outputs: names that it must give; the first has one column per label.
+
+    Raises:
+        BundleError: when the graph is damaged, unsafe, or not what the manifest says.
+    """
+    path = folder / stage.file
+    content = read_graph(folder, stage)
+    check_graph(content, path)
+    # What was checked is what is loaded, also when the file changes in the meantime.
+    session = GraphSession(path, inputs, outputs, content=content)
+    width = session.widths[outputs[0]]
+    if width is not None and width != len(stage.labels):
+        raise BundleError(
+            f"{path}: gives {width} values per photo, but bundle.json names {len(stage.labels)} labels; "
+            "graph and manifest are not from the same training run"
+        )
+    return session
 
 
 def _last_dimension(shape: Sequence[Any]) -> int | None:

@@ -6,8 +6,6 @@ Photos are written one by one, so memory does not grow with their number; the pa
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import os
 from collections import deque
@@ -17,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any, Final
 from urllib.parse import quote
 
-from cascade.errors import ImageError, OutputError
-from cascade.imaging.decoding import load_image
+from cascade.errors import OutputError
+from cascade.imaging.thumbnail import thumbnail_base64
 from cascade.labels import LabelTree
 from cascade.runs.rows import Row, path_of
 
@@ -129,18 +127,7 @@ def _with_thumbnails(rows: Iterable[Row], max_pixels: int, workers: int) -> Iter
 
 
 def _thumbnail(row: Row, max_pixels: int) -> str | None:
-    """WebP in base64; None when the photo cannot be read (any more)."""
-    if row["error"] is not None:
-        return None
-    try:
-        # The reduction leaves at least the target, so the page stays sharp and decoding stays cheap.
-        image = load_image(path_of(row), target=(_SIDE, _SIDE), reducing_gap=1.0, max_pixels=max_pixels)
-    except ImageError:
-        return None
-    image.thumbnail((_SIDE, _SIDE))
-    data = io.BytesIO()
-    image.save(data, "WEBP", quality=_QUALITY, method=2)
-    return base64.b64encode(data.getvalue()).decode("ascii")
+    return None if row["error"] is not None else thumbnail_base64(path_of(row), _SIDE, max_pixels=max_pixels)
 
 
 def _json(value: Any) -> str:

@@ -1,5 +1,4 @@
-"""How far a run is. In: one call for each row. Out: a bar on standard error when that is a terminal, a
-plain line now and then when it is not, nothing when asked to be quiet."""
+"""Shows how far a folder run is: a bar on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from cascade.errors import CascadeError
+from cascade.progress_bar import make_bar
 from cascade.runs.summary import duration
 
 __all__ = ["Progress"]
@@ -42,30 +42,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._terminal:
-            # Imported here: it costs a tenth of a second that a plain run need not pay.
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                SpinnerColumn,
-                TextColumn,
-                TimeRemainingColumn,
-            )
-
-            self._bar = Progress(
-                SpinnerColumn(),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[errors]}"),
-                console=Console(stderr=True),
-                transient=True,
-                # Rows go to standard output by themselves; rich must not take it over.
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
+            self._bar = make_bar("rate", "errors")
             self._task = self._bar.add_task("photos", total=None, rate="", errors="")
             self._bar.start()
         return self

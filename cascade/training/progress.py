@@ -8,15 +8,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID
 
+from cascade.progress_bar import make_bar
 from cascade.training.fit.averaging import LAST
 from cascade.training.tracking import Tracker
 
@@ -56,15 +50,7 @@ class Report:
     def __enter__(self) -> Self:
         self.tracker.start()
         if self.console.is_terminal:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[metrics]}"),
-                TimeRemainingColumn(),
-                console=self.console,
-                transient=True,
-            )
+            self._progress = make_bar("metrics", console=self.console)
             self._progress.start()
         return self
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from cascade.arrays import Floats, Ints
 from cascade.errors import MissingExtraError, UsageError
 from cascade.evaluation.dataset import Photo
-from cascade.imaging.decoding import load_image
+from cascade.imaging.thumbnail import thumbnail
 
 __all__ = ["WANDB_MODES", "Tracker"]
 
@@ -90,8 +90,8 @@ class Tracker:
         stage: str,
         names: Sequence[str],
         photos: Sequence[Photo],
-        truth: npt.NDArray[np.int64],
-        probabilities: npt.NDArray[np.floating[Any]],
+        truth: Ints,
+        probabilities: Floats,
     ) -> None:
         """Record a confusion matrix and a table of sample predictions with their photos.
 
@@ -109,8 +109,7 @@ class Tracker:
         said = probabilities.argmax(1)
         table = wandb.Table(columns=["photo", "file", "label", "answer", "confidence", "right"])
         for i in _samples(truth, probabilities):
-            image = load_image(photos[i].path, target=(_SIDE, _SIDE))
-            image.thumbnail((_SIDE, _SIDE))
+            image = thumbnail(photos[i].path, _SIDE)
             right = bool(said[i] == truth[i])
             confidence = float(probabilities[i, said[i]])
             row = (names[truth[i]], names[said[i]], round(confidence, 4), right)
@@ -132,9 +131,7 @@ class Tracker:
         self._run.log_artifact(artifact, aliases=["latest", f"v{version}"])
 
 
-def _samples(
-    truth: npt.NDArray[np.int64], probabilities: npt.NDArray[np.floating[Any]]
-) -> npt.NDArray[np.int64]:
+def _samples(truth: Ints, probabilities: Floats) -> Ints:
     """Choose the most confident mistakes, and photos at even distances among the others."""
     wrong = np.flatnonzero(probabilities.argmax(1) != truth)
     worst = wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][: _SAMPLES // 2]

@@ -110,7 +110,7 @@ def test_every_stage_gives_the_golden_outputs(bundle: Bundle, golden: dict[str, 
             np.testing.assert_allclose(out.expert_logits[name][0], expected, atol=logits, rtol=0)
         routed = cascade.run_stages(inputs, ask="router")
         np.testing.assert_allclose(routed.gain[0], entry["gain"], atol=probabilities, rtol=0)
-        assert routed.asked[0].tolist() == entry["asked_by_router"]
+        assert routed.deferred[0].tolist() == entry["asked_by_router"]
 
 
 def test_no_two_golden_photos_look_alike_to_any_stage(golden: dict[str, Any]) -> None:

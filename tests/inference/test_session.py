@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from cascade.bundle.manifest import Bundle
+from cascade.inference.pipeline import Pipeline
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_parts_give_what_the_whole_gives(shipped_bundle: Path, count: int) -> None:
     bundle = Bundle.load(shipped_bundle)
-    session = bundle.open_image_stage(bundle.general)
+    session = Pipeline.of(bundle).session(bundle.general)
     spec = bundle.general.input
     assert spec is not None
     shape = (count, spec.height, spec.width, 3)
@@ -28,7 +29,7 @@ def test_parts_give_what_the_whole_gives(shipped_bundle: Path, count: int) -> No
 
 def test_a_batch_never_reaches_the_graph_whole(shipped_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = Bundle.load(shipped_bundle)
-    session = bundle.open_image_stage(bundle.general)
+    session = Pipeline.of(bundle).session(bundle.general)
     spec = bundle.general.input
     assert spec is not None
     seen = []

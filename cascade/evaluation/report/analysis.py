@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from cascade.arrays import Bools, Float64s, Ints, softmax
 from cascade.bundle.manifest import Bundle
 from cascade.evaluation import calibration_metrics as reliability
 from cascade.evaluation import metrics
@@ -37,8 +37,6 @@ _CONFUSION_PHOTOS: Final = 4
 _EXPERT_PHOTOS: Final = 6
 _MISTAKES: Final = 12
 _CURVE_POINTS: Final = 200
-
-Rows = npt.NDArray[np.bool_]
 
 
 def analyse(evaluation: Evaluation) -> dict[str, Any]:
@@ -69,12 +67,11 @@ def analyse(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def expert_says(evaluation: Evaluation, expert: str) -> tuple[list[str], npt.NDArray[np.float64]]:
+def expert_says(evaluation: Evaluation, expert: str) -> tuple[list[str], Float64s]:
     """Return an expert's most probable label for every photo, asked or not, and its plain softmax, (N,)."""
-    logits = evaluation.expert_logits[expert].astype(np.float64)
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = softmax(evaluation.expert_logits[expert].astype(np.float64))
     labels = next(stage.labels for stage in evaluation.bundle.experts if stage.name == expert)
-    return [labels[column] for column in logits.argmax(axis=1)], odds.max(axis=1) / odds.sum(axis=1)
+    return [labels[column] for column in probabilities.argmax(axis=1)], probabilities.max(axis=1)
 
 
 def _answers(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -133,7 +130,7 @@ def _labels(evaluation: Evaluation) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["f1"])
 
 
-def _confusions(evaluation: Evaluation, confusion: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+def _confusions(evaluation: Evaluation, confusion: Ints) -> list[dict[str, Any]]:
     """The most frequent confusions, each with its surest photos."""
     labels, wrong = evaluation.bundle.tree.labels, confusion.copy()
     np.fill_diagonal(wrong, 0)
@@ -155,7 +152,7 @@ def _confusions(evaluation: Evaluation, confusion: npt.NDArray[np.int64]) -> lis
     return rows
 
 
-def _pairs(evaluation: Evaluation, confusion: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+def _pairs(evaluation: Evaluation, confusion: Ints) -> list[dict[str, Any]]:
     """How well two labels are told apart: pairs that the recipe watches, then those confused most.
 
     Told apart: among the photos of both labels, those whose own label is more probable than the other one.
@@ -281,7 +278,7 @@ def _routing(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _surest(evaluation: Evaluation, members: Rows) -> list[int]:
+def _surest(evaluation: Evaluation, members: Bools) -> list[int]:
     """Positions of the members, the most confident first."""
     places = np.flatnonzero(members)
     order = np.argsort(-evaluation.confidence()[places], kind="stable")

@@ -9,25 +9,21 @@ Needs the extra `report` (jinja2, matplotlib).
 
 from __future__ import annotations
 
-import base64
 import importlib.util
-import io
 import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image
-
-from cascade.errors import ImageError, MissingExtraError, OutputError
+from cascade.errors import MissingExtraError, OutputError
 from cascade.evaluation.guarantee_check import Proof, promise_text
 from cascade.evaluation.metrics import Interval
 from cascade.evaluation.report.analysis import analyse, expert_says
 from cascade.evaluation.report.photo_csv import write_csv
 from cascade.evaluation.report.table import compared_ways, difference_text
 from cascade.evaluation.results import Evaluation
-from cascade.imaging.decoding import load_image
 from cascade.imaging.files import readable
+from cascade.imaging.thumbnail import thumbnail_base64
 
 __all__ = ["prepare_report", "write_report"]
 
@@ -137,14 +133,8 @@ class _Cards:
 
 def _thumbnail(path: Path) -> str | None:
     """Return a small copy as a data URI; None if the photo is no longer there."""
-    try:
-        image = load_image(path, target=(_THUMBNAIL, _THUMBNAIL))
-    except ImageError:
-        return None
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=75, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")
+    copy = thumbnail_base64(path, _THUMBNAIL)
+    return None if copy is None else f"data:image/webp;base64,{copy}"
 
 
 def _percent(share: float | None, digits: int = 1) -> str:

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from sklearn.model_selection import KFold
 
+from cascade.arrays import Bools, Float64s, softmax
 from cascade.labels import LabelTree
-from cascade.training.calibration.stage_logits import BoolArray, FloatArray, Fold, Outputs, softmax
+from cascade.training.calibration.stage_logits import Fold, Outputs
 from cascade.training.export.decision_graphs import ArbiterParameters
 
 __all__ = ["arbitrate", "cross_fit", "fit_arbiter", "share_with_others"]
@@ -34,8 +35,8 @@ def arbitrate(
     outputs: Outputs,
     tree: LabelTree,
     experts: Mapping[str, Sequence[str]],
-    asked: BoolArray,
-) -> FloatArray:
+    asked: Bools,
+) -> Float64s:
     """Compute what `arbiter.onnx` computes, (N, L); its formula stands in
     `cascade.training.export.decision_graphs`."""
     packed = _pack(parameters)
@@ -44,7 +45,7 @@ def arbitrate(
     return np.exp(log_z.numpy())
 
 
-def _pack(parameters: ArbiterParameters) -> FloatArray:
+def _pack(parameters: ArbiterParameters) -> Float64s:
     return np.concatenate(
         [
             [np.log(parameters.temperature)],
@@ -68,7 +69,7 @@ def _pool(
     tensors: tuple[torch.Tensor, dict[str, torch.Tensor]],
     tree: LabelTree,
     experts: Mapping[str, Sequence[str]],
-    asked: BoolArray,
+    asked: Bools,
 ) -> torch.Tensor:
     """Log probabilities (N, L), differentiable in the packed parameters (4 + 3 E,)."""
     count = len(experts)
@@ -150,7 +151,7 @@ def _loss(log_z: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 def _who_is_asked(
     outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]]
-) -> list[tuple[float, BoolArray]]:
+) -> list[tuple[float, Bools]]:
     """Return (share of the loss, who is asked (N, E)) for everything that the arbiter must cope with.
 
     Half: nobody asked, each expert alone, each pair, all of them, about every photo. Half: the likeliest
@@ -181,13 +182,13 @@ def _who_is_asked(
 
 def cross_fit(
     outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]], seed: int
-) -> tuple[list[Fold], Callable[[BoolArray], FloatArray]]:
+) -> tuple[list[Fold], Callable[[Bools], Float64s]]:
     """Return folds, and what gives probabilities (N, L) for who was asked (N, E), cross-fitted on them."""
     # Not stratified: a rare label may have fewer photos than there are folds.
     folds = list(KFold(_FOLDS, shuffle=True, random_state=seed).split(outputs.general))
     arbiters = [fit_arbiter(outputs.rows(train), tree, experts) for train, _ in folds]
 
-    def answers(asked: BoolArray) -> FloatArray:
+    def answers(asked: Bools) -> Float64s:
         out = np.zeros((len(outputs.targets), len(tree.labels)))
         for arbiter, (_, fold) in zip(arbiters, folds, strict=True):
             out[fold] = arbitrate(arbiter, outputs.rows(fold), tree, experts, asked[fold])

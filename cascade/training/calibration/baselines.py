@@ -17,25 +17,25 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.optimize import minimize_scalar
 
+from cascade.arrays import Bools, Float64s, Ints
 from cascade.evaluation.calibration_metrics import expected_calibration_error
 from cascade.evaluation.metrics import negative_log_likelihood
 from cascade.labels import LabelTree
 from cascade.training.calibration.arbiter import share_with_others
-from cascade.training.calibration.stage_logits import BoolArray, FloatArray, Fold, Outputs
+from cascade.training.calibration.stage_logits import Fold, Outputs
 
 __all__ = ["Answers", "asked_within", "compare_asking", "compare_combining", "describe", "doubt_orders"]
 
 #: From who is asked, (N, E), to probabilities, (N, L).
-Answers = Callable[[BoolArray], FloatArray]
+Answers = Callable[[Bools], Float64s]
 
 _SHORT_OF: Final = 1e-9
 
 
-def describe(probabilities: FloatArray, targets: npt.NDArray[np.int64]) -> dict[str, float]:
+def describe(probabilities: Float64s, targets: Ints) -> dict[str, float]:
     """Return accuracy, NLL and ECE of probabilities (N, L), rounded below what chance does to them."""
     best = probabilities.argmax(1)
     return {
@@ -49,8 +49,8 @@ def describe(probabilities: FloatArray, targets: npt.NDArray[np.int64]) -> dict[
 
 
 def doubt_orders(
-    before: FloatArray, labels: Sequence[str], experts: Mapping[str, Sequence[str]]
-) -> dict[str, npt.NDArray[np.int64]]:
+    before: Float64s, labels: Sequence[str], experts: Mapping[str, Sequence[str]]
+) -> dict[str, Ints]:
     """Return for each simple rule in which order it asks: N * E numbers, photo * E + expert.
 
     Args:
@@ -73,7 +73,7 @@ def doubt_orders(
     return orders
 
 
-def asked_within(order: npt.NDArray[np.int64], costs: FloatArray, photos: int, spent: float) -> BoolArray:
+def asked_within(order: Ints, costs: Float64s, photos: int, spent: float) -> Bools:
     """Return who is asked, (N, E), when questions are put in an order until a mean extra cost is spent.
 
     Args:
@@ -89,11 +89,11 @@ def asked_within(order: npt.NDArray[np.int64], costs: FloatArray, photos: int, s
 
 
 def compare_asking(
-    before: FloatArray,
-    by_router: Mapping[float, BoolArray],
-    targets: npt.NDArray[np.int64],
+    before: Float64s,
+    by_router: Mapping[float, Bools],
+    targets: Ints,
     answers: Answers,
-    costs: FloatArray,
+    costs: Float64s,
     tree: LabelTree,
     experts: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
@@ -135,8 +135,8 @@ def compare_asking(
 
 
 def combine(
-    outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]], asked: BoolArray
-) -> dict[str, FloatArray]:
+    outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]], asked: Bools
+) -> dict[str, Float64s]:
     """Return log probabilities (N, L) of every simple rule; see the module for what an expert's vote is."""
     log_p = torch.log_softmax(torch.from_numpy(outputs.general.astype(np.float64)), dim=1)
     said = [log_p]
@@ -161,7 +161,7 @@ def compare_combining(
     experts: Mapping[str, Sequence[str]],
     folds: Sequence[Fold],
     answers: Answers,
-    ways: Mapping[str, BoolArray],
+    ways: Mapping[str, Bools],
 ) -> dict[str, Any]:
     """Compare the arbiter with simple rules.
 
@@ -185,7 +185,7 @@ def compare_combining(
     return found
 
 
-def _tempered(logs: FloatArray, targets: npt.NDArray[np.int64], folds: Sequence[Fold]) -> FloatArray:
+def _tempered(logs: Float64s, targets: Ints, folds: Sequence[Fold]) -> Float64s:
     """Return probabilities (N, L) after one temperature, fitted for every fold on the others."""
     out = np.zeros_like(logs)
     for train, held_out in folds:
@@ -198,7 +198,7 @@ def _tempered(logs: FloatArray, targets: npt.NDArray[np.int64], folds: Sequence[
     return out
 
 
-def _soften(logs: FloatArray, temperature: float) -> FloatArray:
+def _soften(logs: Float64s, temperature: float) -> Float64s:
     scaled = logs / temperature
     odds = np.exp(scaled - scaled.max(1, keepdims=True))
     return np.asarray(odds / odds.sum(1, keepdims=True))

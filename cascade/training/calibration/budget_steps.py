@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from cascade.training.calibration.stage_logits import FloatArray
+from cascade.arrays import Float64s
 
 __all__ = ["BUDGETS", "choose_default", "cost_weights"]
 
@@ -21,7 +21,7 @@ _KEPT: Final = 0.9
 _DIGITS: Final = 1e6
 
 
-def cost_weights(gain: FloatArray, costs: FloatArray) -> list[float]:
+def cost_weights(gain: Float64s, costs: Float64s) -> list[float]:
     """Return the price of every budget of `BUDGETS`, from one at which nobody is asked to 0.
 
     At the price of budget b the mean extra cost is at most b times that at price 0, and at most one question

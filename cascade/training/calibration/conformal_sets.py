@@ -12,8 +12,8 @@ import math
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from cascade.arrays import Float64s, Ints
 from cascade.guarantees.conformal_sets import LabelSets, set_scores
 
 __all__ = ["COVERAGES", "fit_label_sets"]
@@ -25,13 +25,8 @@ _PENALTIES: Final = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 _FREE_RANKS: Final = (0, 1, 2, 3, 5)
 _TUNED_FOR: Final = 0.95
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
-
-def fit_label_sets(
-    fit: tuple[FloatArray, IntArray], held_out: tuple[FloatArray, IntArray]
-) -> LabelSets | None:
+def fit_label_sets(fit: tuple[Float64s, Ints], held_out: tuple[Float64s, Ints]) -> LabelSets | None:
     """Choose penalty and free ranks on one part, take thresholds from the other.
 
     Args:
@@ -53,14 +48,12 @@ def fit_label_sets(
     return LabelSets(penalty, free, len(scores), tuple(thresholds)) if thresholds else None
 
 
-def _scores_of_right(
-    probabilities: FloatArray, targets: IntArray, penalty: float, free_ranks: int
-) -> FloatArray:
+def _scores_of_right(probabilities: Float64s, targets: Ints, penalty: float, free_ranks: int) -> Float64s:
     order, scores = set_scores(probabilities, penalty, free_ranks)
     return np.asarray(scores[order == targets[:, None]])
 
 
-def _mean_size(probabilities: FloatArray, targets: IntArray, penalty: float, free_ranks: int) -> float:
+def _mean_size(probabilities: Float64s, targets: Ints, penalty: float, free_ranks: int) -> float:
     order, scores = set_scores(probabilities, penalty, free_ranks)
     right = np.sort(scores[order == targets[:, None]])
     rank = min(math.ceil((len(right) + 1) * _TUNED_FOR), len(right))

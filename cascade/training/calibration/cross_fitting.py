@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from cascade.arrays import Bools, Float64s, Ints
 from cascade.labels import LabelTree
 from cascade.training.calibration.arbiter import arbitrate, cross_fit, fit_arbiter
 from cascade.training.calibration.baselines import compare_asking, compare_combining, describe
 from cascade.training.calibration.budget_steps import BUDGETS, choose_default, cost_weights
 from cascade.training.calibration.router import expected_gain, fit_router
-from cascade.training.calibration.stage_logits import BoolArray, FloatArray, Outputs
+from cascade.training.calibration.stage_logits import Outputs
 from cascade.training.export.decision_graphs import ArbiterParameters, RouterParameters
 
 __all__ = ["Asking", "Calibration", "calibrate"]
@@ -51,9 +51,9 @@ class Asking:
     budget: float
     cost_weight: float
     figures: dict[str, float]
-    fit_probabilities: FloatArray
-    held_out_probabilities: FloatArray
-    held_out_asked: BoolArray
+    fit_probabilities: Float64s
+    held_out_probabilities: Float64s
+    held_out_asked: Bools
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +72,14 @@ class Calibration:
 
     arbiter: ArbiterParameters
     router: RouterParameters | None
-    fit_rows: npt.NDArray[np.int64]
-    held_out_rows: npt.NDArray[np.int64]
+    fit_rows: Ints
+    held_out_rows: Ints
     default: Asking
     dial: tuple[Asking, ...]
     facts: dict[str, Any]
 
 
-def _cut(targets: npt.NDArray[np.int64], seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _cut(targets: Ints, seed: int) -> tuple[Ints, Ints]:
     """Return the places of the fit part and of the held-out part, stratified as far as labels have photos."""
     often = np.bincount(targets).max() >= _PARTS
     parts = (StratifiedKFold if often else KFold)(_PARTS, shuffle=True, random_state=seed)
@@ -113,7 +113,7 @@ def calibrate(
     folds, answers = cross_fit(fit, tree, experts, seed)
     prices, n = np.asarray(costs, dtype=np.float64), len(fit_rows)
 
-    def ask(budget: float, cost_weight: float, asked: BoolArray, held_out_asked: BoolArray) -> Asking:
+    def ask(budget: float, cost_weight: float, asked: Bools, held_out_asked: Bools) -> Asking:
         probabilities = answers(asked)
         figures = {
             "mean_cost": round(1.0 + float((asked @ prices).mean()), 4),

@@ -21,10 +21,10 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from mapie.risk_control.fwer_control import control_fwer
 from scipy import stats
 
+from cascade.arrays import Float64s, Ints
 from cascade.evaluation.labelled_answers import Counts, Judged
 from cascade.guarantees.risk_control import Promise, PromisePoint
 from cascade.policy import OperatingPoint
@@ -49,8 +49,6 @@ _METHOD: Final = (
     "Learn then Test (arXiv 2110.01052): split fixed-sequence testing with exact binomial tests at 2.5 %, "
     "order and beginning of the sequence chosen on other photos"
 )
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def fit_promise(
@@ -123,7 +121,7 @@ def default_point(
     return promise.operating_point(max(max_error, promise.smallest))
 
 
-def _path(fit: Judged, slope: float) -> tuple[FloatArray, FloatArray]:
+def _path(fit: Judged, slope: float) -> tuple[Float64s, Float64s]:
     """Return pairs of thresholds, two arrays (K,), from strict to lax, at round shares of the fit part."""
     # Along the path with parameter t, a label is given if p >= 1 - slope (1 - t): if this number is >= t.
     labels = 1 - (1 - fit.leaf) / slope
@@ -137,7 +135,7 @@ def _path(fit: Judged, slope: float) -> tuple[FloatArray, FloatArray]:
     return leaf[keep], parent[keep]
 
 
-def _worth(fit: Judged, photos: int, path: tuple[FloatArray, FloatArray], max_error: float) -> float:
+def _worth(fit: Judged, photos: int, path: tuple[Float64s, Float64s], max_error: float) -> float:
     """Predict from the fit part what a path gives at ``max_error``: labels and, for less, parents."""
     counts = fit.counts(*path)
     answered = counts.answered * (photos / len(fit))
@@ -146,7 +144,7 @@ def _worth(fit: Judged, photos: int, path: tuple[FloatArray, FloatArray], max_er
     return float((worth * passes).max())
 
 
-def _beginnings(fit: Judged, photos: int, leaf: FloatArray, parent: FloatArray) -> npt.NDArray[np.int64]:
+def _beginnings(fit: Judged, photos: int, leaf: Float64s, parent: Float64s) -> Ints:
     """Return for every share the pair (S,) with which its test begins, never falling with the share."""
     counts = fit.counts(leaf, parent)
     answered = counts.answered * (photos / len(fit))
@@ -155,7 +153,7 @@ def _beginnings(fit: Judged, photos: int, leaf: FloatArray, parent: FloatArray) 
     return np.minimum.accumulate(best[::-1])[::-1]
 
 
-def _surplus(counts: Counts, answered: FloatArray, share: float) -> FloatArray:
+def _surplus(counts: Counts, answered: Float64s, share: float) -> Float64s:
     """Predict by how many standard deviations the wrong answers stay below ``share``, (K,).
 
     Args:

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cascade.arrays import Float64s, softmax
 from cascade.labels import LabelTree
 from cascade.training.calibration.baselines import Answers
-from cascade.training.calibration.stage_logits import FloatArray, Fold, Outputs, softmax
+from cascade.training.calibration.stage_logits import Fold, Outputs
 from cascade.training.export.decision_graphs import RouterParameters
 
 __all__ = ["expected_gain", "fit_router"]
@@ -29,7 +30,7 @@ def fit_router(
     temperature: float,
     folds: Sequence[Fold],
     answers: Answers,
-) -> tuple[RouterParameters, FloatArray]:
+) -> tuple[RouterParameters, Float64s]:
     """Fit the router on cross-fitted arbiter answers.
 
     Args:
@@ -58,21 +59,21 @@ def fit_router(
     return RouterParameters(temperature, _worth(chances, gained)), cross_gain
 
 
-def _log_likelihood(probabilities: FloatArray, outputs: Outputs) -> FloatArray:
+def _log_likelihood(probabilities: Float64s, outputs: Outputs) -> Float64s:
     right = probabilities[np.arange(len(probabilities)), outputs.targets]
     return np.asarray(np.log(np.maximum(right, 1e-6)))
 
 
 def _mendable(
     outputs: Outputs, temperature: float, tree: LabelTree, experts: Mapping[str, Sequence[str]]
-) -> FloatArray:
+) -> Float64s:
     """Return the chance (N, E) that the general model is wrong about a photo that is one of the expert's."""
     p = softmax(outputs.general / temperature)
     mine = np.array([[label in own for own in experts.values()] for label in tree.labels])
     return np.asarray((1 - p.max(1, keepdims=True)) * (p @ mine))
 
 
-def _worth(chances: FloatArray, gained: FloatArray) -> FloatArray:
+def _worth(chances: Float64s, gained: Float64s) -> Float64s:
     """Return a (E,): least squares of what was gained on the chances, in 0..1.
 
     Below 0 is nobody to ask; above 1 no gain may be, so that a price exists at which nobody is asked.
@@ -83,6 +84,6 @@ def _worth(chances: FloatArray, gained: FloatArray) -> FloatArray:
 
 def expected_gain(
     router: RouterParameters, outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]]
-) -> FloatArray:
+) -> Float64s:
     """Compute what `router.onnx` computes, (N, E)."""
     return _mendable(outputs, router.temperature, tree, experts) * router.worth

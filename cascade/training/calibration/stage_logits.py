@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BoolArray", "FloatArray", "Fold", "Outputs", "softmax"]
+from cascade.arrays import Float64s, Ints
 
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+__all__ = ["Fold", "Outputs"]
+
 #: Places that fit, places that are judged.
-Fold = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+Fold = tuple[Ints, Ints]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +26,12 @@ class Outputs:
         targets: (N,) index of the right label.
     """
 
-    general: FloatArray
-    experts: Mapping[str, FloatArray]
-    targets: npt.NDArray[np.int64]
+    general: Float64s
+    experts: Mapping[str, Float64s]
+    targets: Ints
 
     def rows(self, index: npt.NDArray[Any]) -> Outputs:
         """Return a subset of the photos."""
         return Outputs(
             self.general[index], {k: v[index] for k, v in self.experts.items()}, self.targets[index]
         )
-
-
-def softmax(x: FloatArray) -> FloatArray:
-    """Return probabilities, rows summing to one, of logits of shape (N, K)."""
-    exponent = np.exp(x - x.max(1, keepdims=True))
-    return np.asarray(exponent / exponent.sum(1, keepdims=True))

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from rich.console import Console
@@ -26,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from timm.data import resolve_model_data_config
 
+from cascade.arrays import Float32s
 from cascade.errors import DataError, UsageError
 from cascade.evaluation.dataset import Dataset, Photo, scan
 from cascade.evaluation.metrics import wilson_interval
@@ -218,7 +218,7 @@ def _parameters(network: Network) -> int:
 
 
 def _accuracy(
-    features: npt.NDArray[np.float32], train: Sequence[Photo], held_out: Sequence[Photo], labels: set[str]
+    features: Float32s, train: Sequence[Photo], held_out: Sequence[Photo], labels: set[str]
 ) -> Accuracy:
     """Fit on the first rows of ``features``, measure on the others; photos of other labels are left out."""
     truth = np.array([photo.label for photo in (*train, *held_out)])

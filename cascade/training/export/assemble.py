@@ -20,9 +20,10 @@ import cascade
 from cascade.bundle.stage import FEATURES, IMAGE, Stage
 from cascade.evaluation.dataset import Dataset
 from cascade.imaging.decoding import load_image
-from cascade.imaging.preprocessing import InputSpec, prepare
+from cascade.imaging.preprocessing import InputSpec, decoding_of, prepare
+from cascade.inference.pipeline import graph_outputs
 from cascade.labels import NOT_MINE, LabelTree
-from cascade.training.export.finish_bundle import Draft, complete, data_facts, gives
+from cascade.training.export.finish_bundle import Draft, complete, data_facts
 from cascade.training.export.image_graph import export_stage
 from cascade.training.export.packaging import stage_entry
 from cascade.training.export.quantize import CALIBRATION_PHOTOS, quantize_stage
@@ -66,7 +67,7 @@ def assemble(
         r.name: floating_point_operations(networks[r.name].network, r.input, takes[r.name]) for r in recipes
     }
     costs = {key: round(value / work["general"], 4) for key, value in work.items()}
-    ranges = _RangePhotos(dataset, general.train.seed, networks["general"].network) if int8 else None
+    ranges = _RangePhotos(dataset, general.train.seed, recipes, networks["general"].network) if int8 else None
     entries: dict[str, dict[str, Any]] = {}
     for recipe in recipes:
         labels = [*recipe.labels, *([NOT_MINE] if recipe.kind == "expert" else [])]
@@ -77,7 +78,7 @@ def assemble(
             "cascade.takes": takes[recipe.name],
             "cascade.bundle": f"{name} {version}",
         }
-        network, given = networks[recipe.name].network, gives(recipe.name, shared)
+        network, given = networks[recipe.name].network, graph_outputs(recipe.name, shared=shared)
         model = export_stage(
             network, recipe.input, outputs=given, metadata=metadata, takes=takes[recipe.name]
         )
@@ -153,15 +154,16 @@ def stage_takes(recipe: Recipe, general: Recipe, networks: Mapping[str, Fitted])
 class _RangePhotos:
     """Training photos that fix the ranges of int8, as each stage takes them."""
 
-    def __init__(self, dataset: Dataset, seed: int, general: Network) -> None:
+    def __init__(self, dataset: Dataset, seed: int, recipes: Sequence[Recipe], general: Network) -> None:
         photos = dataset.split("train")
         chosen = np.random.default_rng(seed).permutation(len(photos))[:CALIBRATION_PHOTOS]
         self._paths = [photos[i].path for i in chosen]
         self._general = general
+        self._specs = [recipe.input for recipe in recipes]
 
     def of(self, spec: InputSpec, takes: str) -> npt.NDArray[Any]:
         """Return uint8 (N, H, W, 3), or features (N, ...)."""
-        target, gap = spec.decode_target, spec.reducing_gap
+        target, gap = decoding_of(self._specs)
         images = [load_image(path, target=target, reducing_gap=gap) for path in self._paths]
         pixels = np.stack([prepare(image, spec) for image in images])
         if takes == IMAGE:

@@ -33,9 +33,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from cascade.arrays import Float64s
 
 __all__ = [
     "OPSET",
@@ -49,7 +50,6 @@ __all__ = [
 OPSET: Final = 18
 _IR: Final = 8  # readable by every onnxruntime since 1.14
 _TINY: Final = 1e-6
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,10 @@ class ArbiterParameters:
     """
 
     temperature: float
-    expert_temperature: FloatArray
-    expert_weight: FloatArray
-    general_shift: FloatArray
-    sharpness: FloatArray = field(default_factory=lambda: np.zeros(3))
+    expert_temperature: Float64s
+    expert_weight: Float64s
+    general_shift: Float64s
+    sharpness: Float64s = field(default_factory=lambda: np.zeros(3))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON form."""
@@ -91,7 +91,7 @@ class RouterParameters:
     """
 
     temperature: float
-    worth: FloatArray
+    worth: Float64s
 
 
 class GraphBuilder:

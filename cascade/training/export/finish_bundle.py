@@ -1,5 +1,4 @@
-"""From image graphs to a bundle. In: a folder with the graphs of the general model and the experts, labelled
-photos. Out: the rest of the bundle.
+"""Makes a bundle from the graphs of the general model and the experts, and labelled photos.
 
 outputs on `calibration` -> calibrate -> small graphs -> pack -> measure on `test`
 """
@@ -8,22 +7,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from cascade.arrays import Float32s
 from cascade.bundle.manifest import Bundle
-from cascade.bundle.stage import FEATURES, Stage
+from cascade.bundle.stage import Stage
+from cascade.errors import DataError
 from cascade.evaluation.dataset import Dataset, Photo
-from cascade.imaging.decoding import load_image
-from cascade.imaging.preprocessing import prepare
 from cascade.inference.cpu import usable_cores
-from cascade.inference.session import GraphSession
+from cascade.inference.parallel import map_batches
+from cascade.inference.pipeline import Pipeline, PreparedPhotos, StageOutputs
 from cascade.labels import LabelTree
 from cascade.training.calibration.cross_fitting import calibrate
 from cascade.training.calibration.guarantees import fit_guarantees
@@ -41,7 +39,7 @@ from cascade.training.export.packaging import (
 )
 from cascade.training.progress import Report
 
-__all__ = ["Draft", "complete", "data_facts", "gives"]
+__all__ = ["Draft", "complete", "data_facts"]
 
 #: The graphs use opset 18; onnxruntime 1.20 is the oldest that the light install allows.
 MINIMUM_ONNXRUNTIME: Final = "1.20"
@@ -82,13 +80,6 @@ def data_facts(dataset: Dataset) -> dict[str, Any]:
         "sources": dict(Counter(photo.source for photo in dataset.photos if photo.source)),
         "left_out": [[path.relative_to(dataset.folder).as_posix(), why] for path, why in dataset.dropped],
     }
-
-
-def gives(name: str, shared: bool) -> list[str]:
-    """Return what an image stage gives; ``shared`` if experts take the general model's features."""
-    if name != "general":
-        return ["logits"]
-    return ["logits", "embedding", FEATURES] if shared else ["logits", "embedding"]
 
 
 def complete(
@@ -169,48 +160,36 @@ def complete(
     report.log({"calibration": metrics["calibration"]})
 
 
-def _outputs(
-    folder: Path, draft: Draft, photos: Sequence[Photo], report: Report
-) -> tuple[Outputs, npt.NDArray[np.float32]]:
-    """Run the image graphs on photos, read and prepared exactly as prediction does it.
+def _outputs(folder: Path, draft: Draft, photos: Sequence[Photo], report: Report) -> tuple[Outputs, Float32s]:
+    """Run the image graphs on photos with the pipeline that prediction uses, every expert asked.
 
-    Returns everybody's logits and the general model's embedding, (N, D).
+    Returns the logits of every image stage and the general model's embedding, (N, D).
     """
-    general, stages = draft.general, (draft.general, *draft.experts)
-    shared = any(stage.takes == FEATURES for stage in stages)
-    sessions = {
-        stage.name: GraphSession(folder / stage.file, [stage.takes], gives(stage.name, shared))
-        for stage in stages
+    pipeline = Pipeline(folder, draft.general, draft.experts)
+
+    def run(batch: Sequence[Photo]) -> tuple[PreparedPhotos, StageOutputs | None]:
+        prepared = pipeline.prepare([photo.path for photo in batch])
+        return prepared, pipeline.run(prepared.inputs, ask="always") if prepared.positions else None
+
+    outputs: list[StageOutputs] = []
+    read: list[Photo] = []
+    done = 0
+    for prepared, out in map_batches(run, photos, workers=usable_cores(), batch_size=16):
+        for place, error, _ in prepared.failed:
+            report.line(
+                f"{photos[done + place].path}: does not calibrate, it cannot be read ({error.message})"
+            )
+        read += [photos[done + place] for place in prepared.positions]
+        outputs += [] if out is None else [out]
+        done += len(prepared.positions) + len(prepared.failed)
+        report.step("bundle", "outputs on calibration photos", done, len(photos))
+    if not read:
+        raise DataError("none of the photos to calibrate on can be read")
+    columns = {label: column for column, label in enumerate(draft.tree.labels)}
+    logits = {
+        expert.name: np.concatenate([out.expert_logits[expert.name] for out in outputs])
+        for expert in draft.experts
     }
-    specs = {stage.input for stage in stages if stage.input is not None}
-    target = (max(spec.decode_target[0] for spec in specs), max(spec.decode_target[1] for spec in specs))
-    gap = max(spec.reducing_gap for spec in specs)
-
-    def run(chunk: Sequence[Photo]) -> dict[str, npt.NDArray[Any]]:
-        images = [load_image(photo.path, target=target, reducing_gap=gap) for photo in chunk]
-        ready = {spec: np.stack([prepare(image, spec) for image in images]) for spec in specs}
-        assert general.input is not None
-        first = sessions["general"].run_photos(ready[general.input])
-        logits = {"general": first["logits"], "embedding": first["embedding"]}
-        for stage in draft.experts:
-            assert stage.input is not None
-            taken = first[FEATURES] if stage.takes == FEATURES else ready[stage.input]
-            logits[stage.name] = sessions[stage.name].run_photos(taken)["logits"]
-        return logits
-
-    parts: dict[str, list[npt.NDArray[Any]]] = {"embedding": [], **{stage.name: [] for stage in stages}}
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        chunks = [list(chunk) for chunk in _chunks(photos, 16)]
-        for done, result in enumerate(pool.map(run, chunks), 1):
-            for key, value in result.items():
-                parts[key].append(value)
-            report.step("bundle", "outputs on calibration photos", done, len(chunks))
-    logits = {key: np.concatenate(value) for key, value in parts.items()}
-    embedding = logits.pop("embedding")
-    labels = list(draft.tree.labels)
-    targets = np.array([labels.index(photo.label) for photo in photos])
-    return Outputs(logits.pop("general"), logits, targets), embedding
-
-
-def _chunks(photos: Sequence[Photo], size: int) -> Iterator[Sequence[Photo]]:
-    return (photos[i : i + size] for i in range(0, len(photos), size))
+    general = np.concatenate([out.general_logits for out in outputs])
+    embedding = np.concatenate([out.embedding for out in outputs])
+    return Outputs(general, logits, np.array([columns[photo.label] for photo in read])), embedding

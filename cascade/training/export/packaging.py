@@ -1,4 +1,4 @@
-"""Bundles. In: exported graphs, fitted numbers, facts. Out: a folder that `cascade.Bundle.load` accepts.
+"""Writes the folder of a bundle: manifest, golden outputs and the decision in words.
 
 Everything is written to a new folder beside the target, which then takes the target's place: a bundle is
 there as a whole or not at all.
@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,13 +19,10 @@ import onnx
 from PIL import Image
 
 from cascade.bundle.manifest import FORMAT_VERSION, MANIFEST, Bundle
-from cascade.bundle.stage import EXACT
-from cascade.classifier import Cascade
 from cascade.errors import DataError
-from cascade.imaging.decoding import load_image
-from cascade.imaging.preprocessing import prepare
+from cascade.imaging.preprocessing import InputSpec
 from cascade.inference.operating_point import choose_point
-from cascade.inference.stage_outputs import StageOutputs
+from cascade.inference.pipeline import Pipeline, StageOutputs
 from cascade.policy import decide
 
 __all__ = ["golden_photos", "stage_entry", "take_place", "write_bundle", "write_golden", "write_policy"]
@@ -118,46 +115,52 @@ def write_golden(folder: Path, photos: Mapping[str, Image.Image]) -> None:
     """
     home = folder / "golden"
     home.mkdir(exist_ok=True)
-    cascade = Cascade(folder, ask="always", variant=EXACT)
-    bundle = cascade.bundle
-    others = {name: Cascade(folder, ask="always", variant=name) for name in Bundle.load(folder).variants[1:]}
+    bundle = Bundle.load(folder)
+    exact, *others = (Pipeline.of(bundle.with_variant(name)) for name in bundle.variants)
+    cost_weight = bundle.operating_points["default"].cost_weight
     entries = []
     for name, photo in photos.items():
         path = home / f"{name}.png"
         photo.save(path, optimize=True)
-        image = load_image(path, target=bundle.decode_target, reducing_gap=bundle.reducing_gap)
-        inputs, prepared = {}, {}
-        for stage in (bundle.general, *bundle.experts):
-            assert stage.input is not None
-            pixels = prepare(image, stage.input)
-            inputs[stage.input] = pixels[None]
-            file = f"{name}.{stage.input.width}x{stage.input.height}.{stage.input.crop}.png"
-            Image.fromarray(pixels).save(home / file, optimize=True)
-            prepared[stage.name] = file
-        out = cascade.run_stages(inputs)
-        routed = cascade.run_stages(inputs, ask="router")
+        inputs = exact.prepare([path]).inputs
+        files = {spec: _prepared_name(name, spec, inputs) for spec in inputs}
+        for spec, pixels in inputs.items():
+            Image.fromarray(pixels[0]).save(home / files[spec], optimize=True)
+        out = exact.run(inputs, ask="always")
+        routed = exact.run(inputs, cost_weight=cost_weight)
         entries.append(
             {
                 "photo": path.name,
-                "prepared": prepared,
+                "prepared": {s.name: files[s.input] for s in (bundle.general, *bundle.experts) if s.input},
                 "general_logits": _plain(out.general_logits[0]),
                 "embedding": _plain(out.embedding[0]),
                 "scope_score": None if out.scope_score is None else _plain(out.scope_score)[0],
                 "expert_logits": {k: _plain(v[0]) for k, v in out.expert_logits.items()},
                 "gain": _plain(routed.gain[0]),
-                "asked_by_router": [bool(x) for x in routed.asked[0]],
+                "asked_by_router": [bool(x) for x in routed.deferred[0]],
                 "probabilities_never": _plain(out.general_probabilities[0]),
                 "probabilities_router": _plain(routed.probabilities[0]),
                 "probabilities_always": _plain(out.probabilities[0]),
-                "variants": {name: _said(other.run_stages(inputs)) for name, other in others.items()},
+                "variants": {
+                    variant: _expected(other.run(inputs, ask="always"))
+                    for variant, other in zip(bundle.variants[1:], others, strict=True)
+                },
             }
         )
     golden = {"tolerance": {"logits": 0.02, "probabilities": 0.005, "pixels": 1}, "photos": entries}
     (home / "golden.json").write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
 
 
-def _said(out: StageOutputs) -> dict[str, Any]:
-    """Return what another machine must find when it runs a variant; see `cascade.bundle.golden_check`."""
+def _prepared_name(photo: str, spec: InputSpec, specs: Iterable[InputSpec]) -> str:
+    """Return the file of a prepared input; inputs of one size that differ otherwise are numbered."""
+    name = f"{photo}.{spec.width}x{spec.height}.{spec.crop}"
+    alike = [s for s in specs if (s.width, s.height, s.crop) == (spec.width, spec.height, spec.crop)]
+    number = alike.index(spec)
+    return f"{name}.{number + 1}.png" if number else f"{name}.png"
+
+
+def _expected(out: StageOutputs) -> dict[str, Any]:
+    """Return what another machine must find when it runs a variant; see `cascade.inference.golden_check`."""
     return {
         "general_logits": _plain(out.general_logits[0]),
         "expert_logits": {name: _plain(logits[0]) for name, logits in out.expert_logits.items()},

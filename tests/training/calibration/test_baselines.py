@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 
+from cascade.arrays import softmax
 from cascade.labels import LabelTree
 from cascade.training.calibration.baselines import (
     asked_within,
@@ -19,7 +20,7 @@ from cascade.training.calibration.baselines import (
     compare_combining,
     doubt_orders,
 )
-from cascade.training.calibration.stage_logits import Outputs, softmax
+from cascade.training.calibration.stage_logits import Outputs
 
 PARENTS = {"a": "left", "b": "left", "c": "right", "d": "right"}
 TREE = LabelTree(tuple(PARENTS), PARENTS)

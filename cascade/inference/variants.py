@@ -1,6 +1,6 @@
 """Which variant of a bundle runs on this machine. In: a bundle. Out: a `Choice`, made once and remembered.
 
-The fastest variant that `cascade.bundle.golden_check` finds usable here is taken. What was found is
+The fastest variant that `cascade.inference.golden_check` finds usable here is taken. What was found is
 remembered per bundle,
 onnxruntime and processor in the folder for caches of the system; where that cannot be written, it is found
 again each time. A bundle with one variant is never checked: there is nothing to choose.
@@ -21,9 +21,9 @@ from typing import Any, Final
 
 import onnxruntime as ort
 
-from cascade.bundle.golden_check import Checked, verify
 from cascade.bundle.manifest import MANIFEST, Bundle
 from cascade.bundle.stage import EXACT
+from cascade.inference.golden_check import Checked, verify
 
 __all__ = ["AUTO", "CACHE_ENVIRONMENT_VARIABLE", "Choice", "cache_folder", "choose", "choose_variant"]
 

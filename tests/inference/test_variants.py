@@ -16,10 +16,10 @@ from conftest import COLOURS, INDOOR_COLOUR, Ran
 from PIL import Image
 
 from cascade import Bundle, Cascade
-from cascade.bundle.golden_check import Checked, verify
 from cascade.bundle.stage import GraphFile, Stage
-from cascade.bundle.variants import Choice, cache_folder, choose, choose_variant
 from cascade.errors import BundleError, UsageError
+from cascade.inference.golden_check import Checked, verify
+from cascade.inference.variants import Choice, cache_folder, choose, choose_variant
 
 onnx = pytest.importorskip("onnx", reason="variants are built with onnx: pip install onnx")
 
@@ -114,7 +114,7 @@ def test_the_fastest_usable_one_is_chosen(others: list[dict], wanted: str) -> No
 def test_a_choice_is_made_once(bundle: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = Bundle.load(bundle)
     calls = []
-    monkeypatch.setattr("cascade.bundle.variants.verify", lambda b: calls.append(b) or verify(b))
+    monkeypatch.setattr("cascade.inference.variants.verify", lambda b: calls.append(b) or verify(b))
     first = choose_variant(loaded)
     assert choose_variant(loaded) == first
     assert len(calls) == 1
@@ -161,7 +161,7 @@ def test_what_was_chosen_stays_chosen_when_the_bundle_is_handed_on(
     bundle: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = {"exact": "int8", "int8": "exact"}[name]
-    monkeypatch.setattr("cascade.bundle.variants.choose", lambda checked: Choice(other, "for the test"))
+    monkeypatch.setattr("cascade.inference.variants.choose", lambda checked: Choice(other, "for the test"))
     assert Cascade(bundle).variant == other  # what would be chosen anew
     first = Cascade(bundle, variant=name)
     assert Cascade(first.bundle).bundle.general.file == first.bundle.general.file

@@ -1,5 +1,4 @@
-"""Does a bundle compute on this machine what it computed where it was made? In: a bundle. Out: a `Checked`
-for each of its variants.
+"""Checks that a bundle computes on this machine what it computed where it was made.
 
 The photos of `golden/` are put through every image stage of a variant, and through the arbiter with every
 expert asked, and compared with the outputs that the same variant gave when it was packed. Integer graphs are
@@ -15,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from cascade.arrays import Floats, Pixels
 from cascade.bundle.manifest import Bundle
 from cascade.bundle.stage import EXACT
-from cascade.classifier import Cascade
 from cascade.errors import BundleError
+from cascade.imaging.preprocessing import InputSpec
+from cascade.inference.pipeline import Pipeline
 
 __all__ = ["Checked", "verify"]
 
@@ -30,8 +30,6 @@ __all__ = ["Checked", "verify"]
 VARIANT_TOLERANCE: Final = 0.03
 #: Runs of the general model that are timed; the fastest counts: whatever else the machine does only adds.
 _TIMED: Final = 9
-
-Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +90,7 @@ def verify(bundle: Bundle) -> tuple[Checked, ...]:
         inputs = _inputs(bundle, golden)
         checked = []
         for variant in bundle.variants:
-            cascade = Cascade(bundle, ask="always", workers=1, variant=variant)
-            checked.append(_check(cascade, variant, golden, inputs))
+            checked.append(_check(bundle.with_variant(variant), variant, golden, inputs))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(
             f"{path}: the golden outputs cannot be used ({error!r}); copy the bundle again"
@@ -101,7 +98,7 @@ def verify(bundle: Bundle) -> tuple[Checked, ...]:
     return tuple(checked)
 
 
-def _inputs(bundle: Bundle, golden: Mapping[str, Any]) -> dict[Any, npt.NDArray[np.uint8]]:
+def _inputs(bundle: Bundle, golden: Mapping[str, Any]) -> dict[InputSpec, Pixels]:
     inputs = {}
     for stage in (bundle.general, *bundle.experts):
         pixels = []
@@ -114,11 +111,12 @@ def _inputs(bundle: Bundle, golden: Mapping[str, Any]) -> dict[Any, npt.NDArray[
 
 
 def _check(
-    cascade: Cascade, variant: str, golden: Mapping[str, Any], inputs: dict[Any, npt.NDArray[np.uint8]]
+    bundle: Bundle, variant: str, golden: Mapping[str, Any], inputs: dict[InputSpec, Pixels]
 ) -> Checked:
     exact = golden["photos"]
     expected = exact if variant == EXACT else [entry["variants"][variant] for entry in exact]
-    out = cascade.run_stages(inputs)
+    pipeline = Pipeline.of(bundle)
+    out = pipeline.run(inputs, ask="always")
     difference = {"general": _distance(out.general_logits, [e["general_logits"] for e in expected])}
     for name, logits in out.expert_logits.items():
         difference[name] = _distance(logits, [e["expert_logits"][name] for e in expected])
@@ -144,14 +142,14 @@ def _check(
         difference=difference,
         from_exact=_distance(out.probabilities, [e["probabilities_always"] for e in exact]),
         flipped=flipped,
-        general_ms=_general_ms(cascade, inputs),
+        general_ms=_general_ms(pipeline, bundle, inputs),
         problems=tuple(problems),
     )
 
 
-def _general_ms(cascade: Cascade, inputs: dict[Any, npt.NDArray[np.uint8]]) -> float:
-    session = cascade.bundle.open_image_stage(cascade.bundle.general)
-    spec = cascade.bundle.general.input
+def _general_ms(pipeline: Pipeline, bundle: Bundle, inputs: dict[InputSpec, Pixels]) -> float:
+    session = pipeline.session(bundle.general)
+    spec = bundle.general.input
     assert spec is not None
     seconds = []
     for _ in range(_TIMED):
