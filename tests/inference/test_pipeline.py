@@ -119,9 +119,7 @@ def test_every_photo_reaches_only_the_experts_that_were_asked(two_expert_bundle:
     np.testing.assert_allclose(out.probabilities[nobody], out.general_probabilities[nobody], atol=1e-6)
 
 
-def test_a_damaged_expert_is_noticed_when_asked(
-    tiny_bundle: Path, tmp_path: Path, photo: Photo
-) -> None:
+def test_a_damaged_expert_is_noticed_when_asked(tiny_bundle: Path, tmp_path: Path, photo: Photo) -> None:
     home = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     (home / "rooms.onnx").write_bytes(b"something else")
     pipeline = Pipeline.of(Bundle.load(home))
