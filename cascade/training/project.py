@@ -22,7 +22,7 @@ from cascade.inference.cpu import usable_cores
 from cascade.training.fit.losses import make_loss
 from cascade.training.overrides import override
 from cascade.training.progress import Report
-from cascade.training.recipe import Recipe, load_recipes
+from cascade.training.recipe import Recipe, linked, load_recipes
 
 __all__ = ["Project", "choose_device", "open_project", "readable"]
 
@@ -89,7 +89,7 @@ def open_project(
         RecipeError: when a recipe or a setting is wrong.
         UsageError: when ``only`` names no recipe or the device does not exist.
     """
-    stages = tuple(override(recipe, settings or {}) for recipe in load_recipes(recipes))
+    stages = linked([override(recipe, settings or {}) for recipe in load_recipes(recipes)])
     unknown = sorted(set(only) - {recipe.name for recipe in stages})
     if unknown:
         raise UsageError(

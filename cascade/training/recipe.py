@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +14,16 @@ from cascade.errors import BundleError, RecipeError
 from cascade.imaging.preprocessing import InputSpec
 from cascade.labels import LabelTree
 
-__all__ = ["Augmentation", "Backbone", "Recipe", "Schedule", "Teacher", "load_recipes", "read_toml"]
+__all__ = [
+    "Augmentation",
+    "Backbone",
+    "Recipe",
+    "Schedule",
+    "Teacher",
+    "linked",
+    "load_recipes",
+    "read_toml",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +34,7 @@ class Backbone:
         name: any timm model.
         weights: ``package:NAME`` takes a weights file that comes inside an installed Python package,
             ``timm`` lets timm fetch its own, ``file:PATH`` loads a state dict, ``none`` starts from
-            random numbers.
+            random numbers, ``stage:general`` starts an expert from the trained general model.
     """
 
     name: str = "tf_efficientnet_lite0"
@@ -33,9 +42,10 @@ class Backbone:
 
     def __post_init__(self) -> None:
         kind, _, rest = self.weights.partition(":")
-        if not (self.weights in ("timm", "none") or (kind in ("package", "file") and rest)):
+        if not (self.weights in ("timm", "none") or (kind in ("package", "file", "stage") and rest)):
             raise RecipeError(
-                f"backbone.weights is {self.weights!r}; use 'timm', 'none', 'package:NAME' or 'file:PATH'"
+                f"backbone.weights is {self.weights!r}; use 'timm', 'none', 'package:NAME', 'file:PATH' or "
+                "'stage:general'"
             )
 
 
@@ -193,6 +203,7 @@ class Recipe:
         labels: label -> parent, in the order of the logits. An expert gets "not mine" as one more logit.
         card: of the general recipe, what the model card says in words: ``data``, ``licence``, ``limits``; and
             ``pairs``, "a b, c d": labels that evaluation reports on in pairs, confused or not.
+        start: fingerprint of the recipe whose trained network this one starts from; filled in by `linked`.
     """
 
     name: str
@@ -205,6 +216,7 @@ class Recipe:
     train: Schedule = field(default_factory=Schedule)
     teacher: Teacher = field(default_factory=Teacher)
     card: dict[str, str] = field(default_factory=dict)
+    start: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in ("general", "expert"):
@@ -255,6 +267,28 @@ class Recipe:
             raise RecipeError(f"{path}: {error} is missing") from None
         except (RecipeError, BundleError, TypeError) as error:
             raise RecipeError(f"{path}: {error}") from None
+
+
+def linked(recipes: Sequence[Recipe]) -> tuple[Recipe, ...]:
+    """Fill in `Recipe.start`, so that caches and checkpoints of an expert belong to what it starts from.
+
+    Raises:
+        RecipeError: when a recipe starts from one that is not the general one, or from itself.
+    """
+    general = recipes[0]
+    for recipe in recipes:
+        kind, _, name = recipe.backbone.weights.partition(":")
+        if kind == "stage" and (name != general.name or recipe is general):
+            raise RecipeError(
+                f"{recipe.name}: backbone.weights is {recipe.backbone.weights!r}; only experts start from a "
+                "stage, and only from 'stage:general'"
+            )
+    return tuple(
+        replace(recipe, start=general.fingerprint())
+        if recipe.backbone.weights.startswith("stage:")
+        else recipe
+        for recipe in recipes
+    )
 
 
 def read_toml(path: Path) -> dict[str, Any]:

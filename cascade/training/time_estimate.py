@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from cascade.evaluation.dataset import Photo
 from cascade.inference.cpu import usable_cores
 from cascade.training.data.cached_views import WORKERS, Features, Pixels, cache_key, missing_photos
 from cascade.training.data.sampling import learned_from, size_of_epoch
-from cascade.training.fit.backbone import Network, build
+from cascade.training.fit.backbone import Network, backbone_file, build
 from cascade.training.fit.checkpoint import Checkpoint
 from cascade.training.fit.network import is_finished, looked_at, target_of
 from cascade.training.fit.optimizer import parameter_groups
@@ -107,7 +108,7 @@ def estimate(project: Project) -> tuple[Estimate, ...]:
             # Recipes that share the cut and the batch cost the same, but for the width of the classifier.
             speed = f"{key} {recipe.train.batch_size}"
             if speed not in measured:
-                measured[speed] = _measure(recipe, training[:_PHOTOS], project, project.views / key)
+                measured[speed] = _measure_apart(recipe, training[:_PHOTOS], project, project.views / key)
             per_photo, per_step = measured[speed]
             targets = np.array([target_of(recipe, photo.label) for photo in training])
             learned = targets[learned_from(training, targets, recipe)[0]]
@@ -176,9 +177,21 @@ def _reading(
     return max(read / WORKERS, read / usable_cores() + running), features
 
 
+def _measure_apart(
+    recipe: Recipe, photos: Sequence[Photo], project: Project, home: Path
+) -> tuple[float, float]:
+    """Measure a recipe, on random weights if the network that it starts from is not trained yet."""
+    kind, _, name = recipe.backbone.weights.partition(":")
+    if kind != "stage" or backbone_file(project.work, name).is_file():
+        return _measure(recipe, photos, project, home)
+    untrained = replace(recipe, backbone=replace(recipe.backbone, weights="none"))
+    with TemporaryDirectory() as scratch:
+        return _measure(untrained, photos, project, Path(scratch))
+
+
 def _measure(recipe: Recipe, photos: Sequence[Photo], project: Project, home: Path) -> tuple[float, float]:
     """Return seconds per photo that is cached, and per step of training."""
-    network, plan, device = build(recipe), recipe.train, project.device
+    network, plan, device = build(recipe, project.work), recipe.train, project.device
     per_photo, features = _reading(recipe, network, recipe.augment, photos, project, home)
     network.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(parameter_groups(network, plan), weight_decay=plan.weight_decay)

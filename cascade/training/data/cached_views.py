@@ -114,6 +114,7 @@ def cache_key(recipe: Recipe, photos: Sequence[Photo]) -> str:
     facts = recipe.to_dict()
     content = {
         "backbone": facts["backbone"],
+        "start": facts["start"],
         "input": facts["input"],
         "augment": {k: v for k, v in facts["augment"].items() if k != "views"},
         "train_from": recipe.train.train_from,

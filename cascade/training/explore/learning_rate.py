@@ -112,7 +112,7 @@ def study_recipe(recipe: Recipe, project: Project, *, steps: int, report: Report
     views = max(min(recipe.augment.views, math.ceil(steps * plan.batch_size / photos)), 1)
     short = replace(recipe, augment=replace(recipe.augment, views=views))
     torch.manual_seed(plan.seed)
-    network = build(short)
+    network = build(short, project.work)
     lesson = prepare_lesson(
         short,
         network,

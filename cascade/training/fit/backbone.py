@@ -44,7 +44,7 @@ class Normalize(nn.Module):
 class Network(nn.Module):
     """A network in the three parts of the module's diagram; `frozen` begins with the normalisation."""
 
-    def __init__(self, frozen: nn.Module, trained: nn.Module, head: nn.Linear, dropout: float) -> None:
+    def __init__(self, frozen: nn.Sequential, trained: nn.Module, head: nn.Linear, dropout: float) -> None:
         super().__init__()
         self.frozen = frozen
         self.trained = trained
@@ -75,8 +75,12 @@ class Network(nn.Module):
         return self
 
 
-def load_backbone(backbone: Backbone) -> nn.Module:
+def load_backbone(backbone: Backbone, work: Path | None = None) -> nn.Module:
     """Create the timm model, without classifier, with the weights that the recipe names.
+
+    Args:
+        backbone: of the recipe.
+        work: folder where trained networks leave their backbones, see `save_backbone`.
 
     Raises:
         RecipeError: when timm does not know the model or the weights cannot be had or do not fit.
@@ -93,7 +97,9 @@ def load_backbone(backbone: Backbone) -> nn.Module:
             "connect to the network once, or name weights that are on this machine"
         ) from error
     if backbone.weights != "none":
-        state = _read_state(backbone)
+        state = _read_state(backbone, work)
+        if not any(name.startswith(_classifier_prefix(model)) for name in state):
+            model.reset_classifier(0)  # what `save_backbone` wrote has none
         own = model.state_dict()
         if set(state) != set(own) and [tuple(v.shape) for v in state.values()] == [
             tuple(v.shape) for v in own.values()
@@ -110,9 +116,20 @@ def load_backbone(backbone: Backbone) -> nn.Module:
     return model
 
 
-def _read_state(backbone: Backbone) -> dict[str, torch.Tensor]:
+def _classifier_prefix(model: nn.Module) -> str:
+    return f"{model.pretrained_cfg['classifier']}."
+
+
+def _read_state(backbone: Backbone, work: Path | None) -> dict[str, torch.Tensor]:
     kind, _, name = backbone.weights.partition(":")
-    path = Path(name) if kind == "file" else _file_in_package(name)
+    if kind == "stage":
+        path = backbone_file(work or Path(), name)
+        if not path.is_file():
+            raise RecipeError(
+                f"backbone.weights is {backbone.weights!r}, but there is no {path}; train {name!r} first"
+            )
+    else:
+        path = Path(name) if kind == "file" else _file_in_package(name)
     if not path.is_file():
         raise RecipeError(f"backbone.weights: there is no file {path}")
     if path.suffix == ".safetensors":
@@ -133,13 +150,34 @@ def _file_in_package(name: str) -> Path:
     return files[0]
 
 
-def build(recipe: Recipe) -> Network:
+def backbone_file(work: Path, name: str) -> Path:
+    """Return where the trained backbone of a recipe lies, a state dict that ``file:PATH`` takes too."""
+    return work / name / "backbone.pt"
+
+
+def save_backbone(network: Network, recipe: Recipe, work: Path) -> None:
+    """Write the backbone of a trained network under timm's names, for other networks to start from."""
+    model = timm.create_model(recipe.backbone.name, pretrained=False, num_classes=0)
+    frozen, trained = _cut(model, recipe.train.train_from)
+    frozen.load_state_dict(network.frozen[1].state_dict())
+    trained.load_state_dict(network.trained.state_dict())
+    path = backbone_file(work, recipe.name)
+    partial = path.with_suffix(".partial")
+    torch.save(model.state_dict(), partial)
+    partial.replace(path)
+
+
+def build(recipe: Recipe, work: Path | None = None) -> Network:
     """Build the network of a recipe, ready to be trained.
+
+    Args:
+        recipe: names the backbone.
+        work: folder of trained networks, for a recipe that starts from one (``stage:NAME``).
 
     Raises:
         RecipeError: when `train_from` names no block of the backbone.
     """
-    backbone = load_backbone(recipe.backbone)
+    backbone = load_backbone(recipe.backbone, work)
     config = resolve_model_data_config(backbone)
     normalize = Normalize(config["mean"], config["std"])
     frozen, trained = _cut(backbone, recipe.train.train_from)

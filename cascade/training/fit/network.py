@@ -25,7 +25,7 @@ from cascade.training.data.cached_views import cache_views
 from cascade.training.data.contrasts import excluded_labels
 from cascade.training.data.sampling import label_weights, learned_from
 from cascade.training.fit.averaging import LAST, choose_weights, explain, warmed_up_average
-from cascade.training.fit.backbone import Network, build
+from cascade.training.fit.backbone import Network, build, save_backbone
 from cascade.training.fit.checkpoint import Checkpoint
 from cascade.training.fit.optimizer import parameter_groups, rate_factor
 from cascade.training.fit.teacher import soften, teacher_probabilities
@@ -77,7 +77,7 @@ def fit(
     """
     plan = recipe.train
     torch.manual_seed(plan.seed)
-    network = build(recipe)
+    network = build(recipe, work)
     home = work / recipe.name
     checkpoint, best = Checkpoint(home / "checkpoint.pt", recipe, data), home / "best.pt"
     model = nn.ModuleDict({"trained": network.trained, "head": network.head})
@@ -121,6 +121,7 @@ def fit(
     for line in explain(history, plan, held_out):
         report.line(f"{recipe.name}: {line}")
     fitted = Fitted(network.cpu().eval(), tuple(history))
+    save_backbone(fitted.network, recipe, work)
     if lesson is not None and report.tracker.on:
         monitor = data.split("calibration")
         logits = _logits(model.cpu().eval(), lesson.views.monitor[: len(monitor)], torch.device("cpu"))
