@@ -35,7 +35,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from photo_mixes import MIXES, default_photos, make_mix, sources
 from PIL import Image
 
@@ -43,6 +42,7 @@ from cascade import Bundle, Cascade
 from cascade.bundle.stage import FEATURES
 from cascade.imaging.decoding import reduction_factor
 from cascade.inference.cpu import usable_cores
+from cascade.onnx_runtime import ort
 
 ROOT = Path(__file__).resolve().parent.parent
 #: What issue and README promise: mix -> (c/a, c/b); and c/d for every mix.

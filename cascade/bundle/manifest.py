@@ -20,8 +20,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-import onnxruntime as ort
-
 from cascade.bundle.graph_file import read_graph
 from cascade.bundle.schema import check_manifest, read_manifest
 from cascade.bundle.stage import EXACT, FEATURES, Stage
@@ -32,6 +30,7 @@ from cascade.guarantees.drift import Reference
 from cascade.guarantees.risk_control import Promise
 from cascade.imaging.preprocessing import decoding_of
 from cascade.labels import NOT_MINE, LabelTree
+from cascade.onnx_runtime import ort
 from cascade.policy import OperatingPoint
 
 __all__ = ["BUNDLE_ENVIRONMENT_VARIABLE", "FORMAT_VERSION", "Bundle", "Stage", "find_bundle"]

@@ -12,13 +12,13 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from cascade.arrays import Float32s
 from cascade.bundle.graph_file import read_graph
 from cascade.bundle.graph_safety import check_graph
 from cascade.bundle.stage import Stage
 from cascade.errors import BundleError
+from cascade.onnx_runtime import ort
 
 __all__ = ["GraphSession", "open_stage"]
 

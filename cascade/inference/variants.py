@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import onnxruntime as ort
-
 from cascade.bundle.manifest import MANIFEST, Bundle
 from cascade.bundle.stage import EXACT
 from cascade.inference.golden_check import Checked, verify
+from cascade.onnx_runtime import ort
 
 __all__ = ["AUTO", "CACHE_ENVIRONMENT_VARIABLE", "Choice", "cache_folder", "choose", "choose_variant"]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from PIL import Image
 
 from cascade import Bundle, Cascade
 from cascade.imaging.decoding import load_image
 from cascade.imaging.preprocessing import prepare
+from cascade.onnx_runtime import ort
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Folder of models/ -> its recipes, and the megabytes that it may have.

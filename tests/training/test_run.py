@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from PIL import Image
+
+from cascade.onnx_runtime import ort
 
 torch = pytest.importorskip("torch", reason="needs the extra `train`")
 timm = pytest.importorskip("timm", reason="needs the extra `train`")

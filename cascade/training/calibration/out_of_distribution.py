@@ -23,12 +23,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 from onnx import TensorProto
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.model_selection import KFold
 from sklearn.utils.extmath import randomized_svd
 
+from cascade.onnx_runtime import ort
 from cascade.training.export.decision_graphs import GraphBuilder
 
 __all__ = ["KEPT", "METHODS", "SHIPPED", "InScope", "cross_fitted_scores", "run_scope", "scope_graph"]

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -24,6 +23,7 @@ from torch.utils.data import Dataset as TorchDataset
 from cascade.evaluation.dataset import Photo
 from cascade.imaging.decoding import load_image
 from cascade.imaging.preprocessing import InputSpec, prepare
+from cascade.onnx_runtime import ort
 from cascade.training.data.augmentation import random_view
 from cascade.training.export.image_graph import export_graph
 from cascade.training.recipe import Augmentation, Recipe

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import onnxruntime as ort
 import pytest
+
+from cascade.onnx_runtime import ort
 
 pytest.importorskip("torch", reason="needs the extra `train`")
 

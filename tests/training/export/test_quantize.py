@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime as ort
 import pytest
+
+from cascade.onnx_runtime import ort
 
 onnx = pytest.importorskip("onnx", reason="needs the extra `train`")
 
