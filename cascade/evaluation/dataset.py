@@ -3,7 +3,8 @@
 Two layouts are understood:
 
     DATA/{train,calibration,test}/LABEL/FILE    splits as they are
-    DATA/LABEL/FILE                             split here, by the hash of the file: 70 / 15 / 15 %
+    DATA/LABEL/FILE                             split here, by the hash of the file: 70 / 15 / 15 %; where a
+                                                split would have too few of a label, photos are moved to it
 
 Several folders make one dataset. A file DATA/manifest*.csv with the columns `file` and `source` says where
 photos come from; accuracy is then reported per source.
@@ -16,7 +17,7 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -108,6 +109,8 @@ def scan(folders: Path | Sequence[Path], labels: Iterable[str] | None = None) ->
         if len(found) == before and wanted is None:
             raise DataError(f"{root}: holds no photos; expected LABEL/FILE below it")
     photos = _without_duplicates(found, dropped)
+    if not any((root / name).is_dir() for root in roots for name in SPLITS):
+        photos = _with_every_label_in_every_split(photos)
     missing = sorted((wanted or set()) - {photo.label for photo in photos})
     if missing:
         raise DataError(f"{named}: has no photos for {', '.join(missing)}")
@@ -143,6 +146,28 @@ def _split_by_hash(digest: str) -> str:
     """Assign a split that does not change when files are added or renamed."""
     share = int(digest[:8], 16) / 0xFFFFFFFF
     return "train" if share < 0.70 else "calibration" if share < 0.85 else "test"
+
+
+def _with_every_label_in_every_split(photos: list[Photo]) -> list[Photo]:
+    """Move photos of labels that chance left without any in a split; it concerns labels of few photos.
+
+    At least half of a label's photos train; of three there is one in every split, of six there are two in
+    `calibration`. The photos with the smallest hashes move, so that the same folder is always split alike.
+    """
+    by_label: dict[str, list[Photo]] = defaultdict(list)
+    for photo in sorted(photos, key=lambda photo: photo.sha256):
+        by_label[photo.label].append(photo)
+    moved: list[Photo] = []
+    for same in by_label.values():
+        n = len(same)
+        fewest = dict(zip(SPLITS, (max(n // 2, 1), (n >= 2) + (n >= 6), int(n >= 3)), strict=True))
+        while lacking := [s for s in SPLITS if sum(p.split == s for p in same) < fewest[s]]:
+            spare = {s: sum(p.split == s for p in same) - fewest[s] for s in SPLITS}
+            giver = max(SPLITS, key=lambda split, spare=spare: spare[split])  # type: ignore[misc]
+            place = next(i for i, photo in enumerate(same) if photo.split == giver)
+            same[place] = replace(same[place], split=lacking[0])
+        moved += same
+    return moved
 
 
 def _sources(folder: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ import ctypes
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from cascade.errors import DataError, ImageError, UsageError
 from cascade.evaluation.dataset import Dataset, Photo, scan
 from cascade.imaging.decoding import load_image
 from cascade.inference.cpu import usable_cores
+from cascade.training.calibration.cross_fitting import FEWEST_TO_CALIBRATE
 from cascade.training.fit.losses import make_loss
 from cascade.training.overrides import override
 from cascade.training.progress import Report
@@ -99,12 +100,24 @@ def open_project(
         make_loss(recipe.train)  # a wrong name shows now, not after hours of caching
     where = choose_device(device)
     dataset = readable(scan(data, stages[0].labels), work)
-    for split in ("train", "calibration"):
-        if not dataset.split(split):
-            raise DataError(f"{dataset.folder}: there are no photos in the split {split!r}")
+    _check_splits(dataset, stages[0].labels)
     chosen = tuple(recipe for recipe in stages if not only or recipe.name in only)
     _keep_freed_memory()
     return Project(stages, chosen, dataset, work, where)
+
+
+def _check_splits(dataset: Dataset, labels: Iterable[str]) -> None:
+    """Find out now, not after the training, that photos are missing; raises `DataError`."""
+    unseen = sorted(set(labels) - {photo.label for photo in dataset.split("train")})
+    if unseen:
+        raise DataError(f"{dataset.folder}: there is no photo to train on for {', '.join(unseen)}; add some")
+    left = len(dataset.split("calibration"))
+    if left < FEWEST_TO_CALIBRATE:
+        raise DataError(
+            f"{dataset.folder}: there are {left} photos to calibrate on, at least {FEWEST_TO_CALIBRATE} are "
+            "needed; put more into the split 'calibration', or give LABEL/FILE with 6 photos or more of "
+            "each label, and they are split for you"
+        )
 
 
 def choose_device(wanted: str | None) -> torch.device:

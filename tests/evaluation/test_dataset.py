@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cascade.errors import DataError
-from cascade.evaluation.dataset import scan
+from cascade.evaluation.dataset import SPLITS, scan
 
 
 def put(path: Path, content: str) -> Path:
@@ -34,6 +34,22 @@ def test_without_splits_the_content_decides_whatever_the_name(tmp_path: Path) ->
     assert first == second
     assert {"train", "calibration", "test"} == set(first.values())
     assert 110 <= list(first.values()).count("train") <= 170
+
+
+@pytest.mark.parametrize(
+    ("count", "fewest"), [(1, (1, 0, 0)), (2, (1, 1, 0)), (3, (1, 1, 1)), (10, (5, 2, 1))]
+)
+def test_a_label_of_few_photos_is_in_every_split(
+    tmp_path: Path, count: int, fewest: tuple[int, int, int]
+) -> None:
+    # By the hashes alone, one folder of ten photos in four has a label that no photo calibrates.
+    for seed in range(30):
+        for i in range(count):
+            put(tmp_path / str(seed) / "kitchen" / f"{i}.jpg", f"photo {seed} {i}")
+        found = scan(tmp_path / str(seed)).photos
+        counts = [sum(photo.split == split for photo in found) for split in SPLITS]
+        assert sum(counts) == count
+        assert all(have >= need for have, need in zip(counts, fewest, strict=True)), counts
 
 
 def test_the_same_file_in_two_splits_is_kept_for_measuring_only(tmp_path: Path) -> None:

@@ -28,6 +28,11 @@ _TOP_LABEL: Final = 0.8
 _DOUBTFUL: Final = (0.3, 0.5, 0.7, 0.9)
 #: Numbers k of `cascade.training.export.decision_graphs`.
 _SHARPNESS: Final = 3
+#: A weak pull to the start keeps the numbers sane where a group has few photos. Of few photos in all it is a
+#: normal prior of standard deviation 1/2 (the loss is the mean over the photos): two right answers are no
+#: reason to be certain.
+_PULL: Final = 1e-3
+_PRIOR: Final = 2.0
 
 
 def arbitrate(
@@ -118,6 +123,7 @@ def fit_arbiter(outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequenc
         [np.zeros(1 + count), np.full(count, 0.5), np.full(count, -0.3), np.zeros(_SHARPNESS)]
     )
     packed = torch.tensor(start, requires_grad=True)
+    pull = max(_PULL, _PRIOR / len(outputs.targets))
     prior = torch.tensor(start)
     optimizer = torch.optim.LBFGS([packed], max_iter=200, line_search_fn="strong_wolfe")
 
@@ -126,8 +132,7 @@ def fit_arbiter(outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequenc
         loss = torch.zeros((), dtype=torch.float64)
         for share, asked in masks:
             loss = loss + share * _loss(_pool(packed, tensors, tree, experts, asked), targets)
-        # A weak pull to the start keeps the numbers sane where a group has few photos.
-        loss = loss + 1e-3 * (packed - prior).square().sum()
+        loss = loss + pull * (packed - prior).square().sum()
         loss.backward()
         return loss
 
@@ -185,7 +190,8 @@ def cross_fit(
 ) -> tuple[list[Fold], Callable[[Bools], Float64s]]:
     """Return folds, and what gives probabilities (N, L) for who was asked (N, E), cross-fitted on them."""
     # Not stratified: a rare label may have fewer photos than there are folds.
-    folds = list(KFold(_FOLDS, shuffle=True, random_state=seed).split(outputs.general))
+    parts = KFold(min(_FOLDS, len(outputs.targets)), shuffle=True, random_state=seed)
+    folds = list(parts.split(outputs.general))
     arbiters = [fit_arbiter(outputs.rows(train), tree, experts) for train, _ in folds]
 
     def answers(asked: Bools) -> Float64s:

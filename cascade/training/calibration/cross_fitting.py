@@ -29,10 +29,12 @@ from cascade.training.calibration.router import expected_gain, fit_router
 from cascade.training.calibration.stage_logits import Outputs
 from cascade.training.export.decision_graphs import ArbiterParameters, RouterParameters
 
-__all__ = ["Asking", "Calibration", "calibrate"]
+__all__ = ["FEWEST_TO_CALIBRATE", "Asking", "Calibration", "calibrate"]
 
 #: One of so many parts of the photos is held out.
 _PARTS: Final = 3
+#: Fewer photos cannot be cut so that two fit and one is held out.
+FEWEST_TO_CALIBRATE: Final = _PARTS
 
 
 @dataclass(frozen=True, slots=True)

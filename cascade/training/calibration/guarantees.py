@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from cascade.evaluation.labelled_answers import Judged, judge
@@ -26,6 +27,7 @@ from cascade.policy import OperatingPoint, in_scope
 from cascade.training.calibration.conformal_sets import fit_label_sets
 from cascade.training.calibration.cross_fitting import Asking, Calibration
 from cascade.training.calibration.out_of_distribution import (
+    FEWEST_KNOWN,
     KEPT,
     SHIPPED,
     InScope,
@@ -37,13 +39,15 @@ from cascade.training.calibration.risk_control import default_point, fit_promise
 
 __all__ = ["Guarantees", "fit_guarantees"]
 
+Scores = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True, slots=True)
 class Guarantees:
     """What was fitted.
 
     Attributes:
-        scope: `scope.onnx`.
+        scope: `scope.onnx`; None if there are too few photos.
         point: the default operating point.
         promise: None if nothing can be promised.
         budget: the dial, every step with promises of its own; None without experts.
@@ -52,7 +56,7 @@ class Guarantees:
         facts: how it came about, for metrics.json and the card.
     """
 
-    scope: onnx.ModelProto
+    scope: onnx.ModelProto | None
     point: OperatingPoint
     promise: Promise | None
     budget: BudgetCurve | None
@@ -81,11 +85,7 @@ def fit_guarantees(
         metadata: goes into the graph's metadata_props.
     """
     fit, held_out = known.rows(calibration.fit_rows), known.rows(calibration.held_out_rows)
-    scope = scope_graph(fit, metadata)
-    fit_scores = cross_fitted_scores(fit, seed)
-    # Rounded upwards to what bundle.json says, before anything is tested with it.
-    limit = math.ceil(float(np.quantile(fit_scores, KEPT)) * 1e6) / 1e6
-    scores = run_scope(scope, held_out.logits, held_out.embedding)
+    scope, limit, fit_scores, scores = _fit_scope(fit, held_out, seed, metadata)
 
     def tested(asking: Asking) -> tuple[Promise | None, OperatingPoint, Judged]:
         judged = judge(asking.held_out_probabilities, held_out.targets, in_scope(scores, limit), tree)
@@ -108,7 +108,7 @@ def fit_guarantees(
     best = default.held_out_probabilities.argmax(1)
     counts = np.bincount(best, minlength=len(tree.labels))
     facts = {
-        "scope": {"method": SHIPPED, "threshold": limit, "kept": round(float((scores <= limit).mean()), 4)},
+        "scope": None if scores is None else _kept(scores, limit),
         "promise": _describe(promise, point, judged),
     }
     return Guarantees(
@@ -122,12 +122,30 @@ def fit_guarantees(
         ),
         reference=Reference(
             confidences=_sorted(default.held_out_probabilities.max(1)),
-            scope_scores=_sorted(scores),
+            scope_scores=() if scores is None else _sorted(scores),
             labels={label: int(count) for label, count in zip(tree.labels, counts, strict=True)},
             deferred=int(default.held_out_asked.any(1).sum()),
         ),
         facts=facts,
     )
+
+
+def _fit_scope(
+    fit: InScope, held_out: InScope, seed: int, metadata: Mapping[str, str]
+) -> tuple[onnx.ModelProto | None, float | None, Scores | None, Scores | None]:
+    """Return the scope stage, its threshold, and the scores of both parts; nothing with too few photos."""
+    if len(fit.targets) < FEWEST_KNOWN:
+        return None, None, None, None
+    scope = scope_graph(fit, metadata)
+    fit_scores = cross_fitted_scores(fit, seed)
+    # Rounded upwards to what bundle.json says, before anything is tested with it.
+    limit = math.ceil(float(np.quantile(fit_scores, KEPT)) * 1e6) / 1e6
+    return scope, limit, fit_scores, run_scope(scope, held_out.logits, held_out.embedding)
+
+
+def _kept(scores: Scores, limit: float | None) -> dict[str, Any]:
+    kept = np.mean(in_scope(scores, limit))
+    return {"method": SHIPPED, "threshold": limit, "kept": round(float(kept), 4)}
 
 
 def _describe(promise: Promise | None, point: OperatingPoint, judged: Judged) -> dict[str, Any]:

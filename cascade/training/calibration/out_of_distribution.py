@@ -31,10 +31,21 @@ from sklearn.utils.extmath import randomized_svd
 from cascade.onnx_runtime import ort
 from cascade.training.export.decision_graphs import GraphBuilder
 
-__all__ = ["KEPT", "METHODS", "SHIPPED", "InScope", "cross_fitted_scores", "run_scope", "scope_graph"]
+__all__ = [
+    "FEWEST_KNOWN",
+    "KEPT",
+    "METHODS",
+    "SHIPPED",
+    "InScope",
+    "cross_fitted_scores",
+    "run_scope",
+    "scope_graph",
+]
 
 #: Share of the photos in scope that stays in scope.
 KEPT: Final = 0.95
+#: With fewer photos their 95 % quantile is their largest score, and a scope stage would be chance.
+FEWEST_KNOWN: Final = 20
 #: The method of bundles.
 SHIPPED: Final = "mahalanobis"
 #: Which neighbour counts, and how many directions of large variance are kept apart.

@@ -29,20 +29,22 @@ from cascade.evaluation.labelled_answers import Counts, Judged
 from cascade.guarantees.risk_control import Promise, PromisePoint
 from cascade.policy import OperatingPoint
 
-__all__ = ["CONFIDENCE", "default_point", "fit_promise"]
+__all__ = ["CONFIDENCE", "LEVEL", "default_point", "fit_promise"]
 
 #: Probability that a promise is kept.
 CONFIDENCE: Final = 0.95
 #: Level of the tests. Half of what the promise needs: the true error then stays below with 97.5 %, so that an
 #: error measured on a few thousand photos, which scatters around the true one, does so with 95 % too; see
 #: `benchmarks/promise_partitions.py`.
-_LEVEL: Final = 0.025
+LEVEL: Final = 0.025
 #: Shares of wrong answers that are tested; finer where a step means more.
 _SHARES: Final = np.concatenate([np.arange(2, 100), np.arange(100, 500, 5), np.arange(500, 1000, 10)]) / 1000
 #: How thresholds for labels and for parents go together: (1 - leaf) = slope * (1 - parent).
 _SLOPES: Final = (1.0, 0.75, 0.5, 0.35, 0.25, 1.5, 2.0)
 #: A broader answer is worth this much of a label when a slope is chosen.
 _WORTH_OF_PARENT: Final = 0.5
+#: A larger share of wrong answers is no promise that helps anybody.
+_WORTHLESS: Final = 0.5
 #: Steps of the path: answered shares and shares of labels of the fit part.
 _STEPS: Final = 80
 _METHOD: Final = (
@@ -84,7 +86,7 @@ def fit_promise(
     # From the largest share down to the first that fails: what is promised is then an interval, and on it
     # coverage rises with the share, because beginnings do not fall and p-values do not rise.
     for share, begin, row in zip(_SHARES[::-1], begins[::-1], p_values[::-1], strict=True):
-        passed = control_fwer(row[begin:], _LEVEL, "split_fixed_sequence")
+        passed = control_fwer(row[begin:], LEVEL, "split_fixed_sequence")
         if not len(passed):
             break
         last = begin + int(passed[-1])
@@ -111,12 +113,13 @@ def default_point(
 
     Args:
         promise: of the bundle.
-        max_error: what it should promise; more, if that cannot be promised. A bundle that can promise
-            nothing answers with what is more probable than not, and promises nothing.
+        max_error: what it should promise; more, if that cannot be promised. Where not even half of the
+            answers can be promised to be right, it answers with what is more probable than not, and promises
+            nothing.
         cost_weight: when experts are asked.
         scope_threshold: what is out of scope.
     """
-    if promise is None:
+    if promise is None or promise.smallest > max(max_error, _WORTHLESS):
         return OperatingPoint(0.5, 0.5, cost_weight, scope_threshold)
     return promise.operating_point(max(max_error, promise.smallest))
 
@@ -139,7 +142,7 @@ def _worth(fit: Judged, photos: int, path: tuple[Float64s, Float64s], max_error:
     """Predict from the fit part what a path gives at ``max_error``: labels and, for less, parents."""
     counts = fit.counts(*path)
     answered = counts.answered * (photos / len(fit))
-    passes = _surplus(counts, answered, max_error) >= stats.norm.ppf(1 - _LEVEL)
+    passes = _surplus(counts, answered, max_error) >= stats.norm.ppf(1 - LEVEL)
     worth = counts.labels + _WORTH_OF_PARENT * (counts.answered - counts.labels)
     return float((worth * passes).max())
 
@@ -165,4 +168,4 @@ def _surplus(counts: Counts, answered: Float64s, share: float) -> Float64s:
     error = (counts.wrong + 1) / (counts.answered + 2)
     surplus = (share - error) * np.sqrt(answered / (share * (1 - share)))
     # Where even no wrong answer at all would not pass, there is nothing to gain.
-    return np.where(answered * np.log1p(-share) <= np.log(_LEVEL), surplus, -np.inf)
+    return np.where(answered * np.log1p(-share) <= np.log(LEVEL), surplus, -np.inf)

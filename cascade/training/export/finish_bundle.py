@@ -26,6 +26,7 @@ from cascade.labels import LabelTree
 from cascade.training.calibration.cross_fitting import calibrate
 from cascade.training.calibration.guarantees import fit_guarantees
 from cascade.training.calibration.out_of_distribution import InScope
+from cascade.training.calibration.shortfalls import shortfalls
 from cascade.training.calibration.stage_logits import Outputs
 from cascade.training.export.decision_graphs import arbiter_graph, router_graph
 from cascade.training.export.measure import measure
@@ -120,12 +121,25 @@ def complete(
         "experts": [{"name": expert.name, **expert.to_dict()} for expert in draft.experts],
         "router": None,
         "arbiter": stage_entry(arbiter, "arbiter", folder, labels=list(tree.labels)),
-        "scope": stage_entry(guarantees.scope, "scope", folder, labels=["scope_score"]),
+        "scope": None,
     }
+    if guarantees.scope is not None:
+        stages["scope"] = stage_entry(guarantees.scope, "scope", folder, labels=["scope_score"])
     if calibration.router is not None:
         router = router_graph(calibration.router, tree.labels, own, {**meta, "cascade.stage": "router"})
         stages["router"] = stage_entry(router, "router", folder, labels=list(own))
-    metrics = {"training": dict(draft.training), "calibration": calibration.facts | guarantees.facts}
+    missing = shortfalls(
+        guarantees,
+        [tree.labels[target] for target in outputs.targets],
+        tree,
+        max_error=max_error,
+        fit_photos=len(calibration.fit_rows),
+        test_photos=len(test_photos),
+    )
+    metrics = {
+        "training": dict(draft.training),
+        "calibration": calibration.facts | guarantees.facts | {"shortfalls": missing},
+    }
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     write_bundle(
         folder,
@@ -158,6 +172,10 @@ def complete(
     card = model_card(Bundle.load(folder), metrics, draft.words)
     (folder / "README.md").write_text(card, encoding="utf-8")
     report.log({"calibration": metrics["calibration"]})
+    if missing:
+        report.line("with more photos this bundle could do more; for now (its card says it too):")
+        for sentence in missing:
+            report.line(f"  - {sentence}")
 
 
 def _outputs(folder: Path, draft: Draft, photos: Sequence[Photo], report: Report) -> tuple[Outputs, Float32s]:

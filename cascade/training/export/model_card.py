@@ -73,7 +73,7 @@ def _calibration(metrics: Mapping[str, Any]) -> list[str]:
     facts = metrics["calibration"]
     promise = facts["promise"]
     if promise["max_error"] is None:
-        kept = "Nothing can be promised about the share of wrong answers; there were too few photos"
+        kept = "By default nothing is promised about the share of wrong answers; there were too few photos"
     else:
         kept = (
             f"By default at most {promise['max_error']:.1%} of the answers are wrong, with 95 % confidence; "
@@ -88,6 +88,8 @@ def _calibration(metrics: Mapping[str, Any]) -> list[str]:
         f'{promise["unknown"]:.0%} "unknown". POLICY.md says how an answer is made and what is promised.',
         "",
     ]
+    if facts.get("shortfalls"):
+        lines += ["## What it cannot promise", "", *(f"- {each}" for each in facts["shortfalls"]), ""]
     router = facts.get("router")
     return lines + (_router(router) + _arbiter(router) if router else [])
 

@@ -33,6 +33,8 @@ _GOLDEN_SIDE: Final = 320
 _DECISIONS: Final = 60
 #: Steps of the dial, and one between two of them.
 _BUDGETS: Final = (0.0, 0.33, 1.0)
+#: The largest share of wrong answers that is tried; a promise made with few photos may be hardly smaller.
+_LARGEST_ERROR: Final = 0.99
 
 
 def stage_entry(model: onnx.ModelProto, name: str, folder: Path, **fields: Any) -> dict[str, Any]:
@@ -177,12 +179,12 @@ def write_policy(folder: Path) -> None:
     wanted: list[tuple[float | None, float | None]] = [(None, None)]
     if bundle.promise is not None:
         smallest = bundle.promise.smallest
-        wanted += [(smallest + more, None) for more in (0.0, 0.05, 0.2)]
+        wanted += [(min(smallest + more, _LARGEST_ERROR), None) for more in (0.0, 0.05, 0.2)]
     for budget in _BUDGETS if bundle.budget is not None else ():
         wanted.append((None, budget))
         promise = choose_point(bundle, budget=budget).promise
         if promise is not None:
-            wanted.append((min(promise.smallest + 0.05, 0.99), budget))
+            wanted.append((min(promise.smallest + 0.05, _LARGEST_ERROR), budget))
     cases = []
     for number in range(_DECISIONS):
         asked, budget = wanted[number % len(wanted)]
@@ -207,7 +209,7 @@ def write_policy(folder: Path) -> None:
             "reason": decision.reason,
         }
         if bundle.label_sets is not None and budget is None:
-            coverage = (0.8, 0.9, min(0.95, bundle.label_sets.largest))[number % 3]
+            coverage = min((0.8, 0.9, 0.95)[number % 3], bundle.label_sets.largest)
             columns = bundle.label_sets.columns(probabilities, coverage)
             case["label_set"] = {
                 "coverage": coverage,

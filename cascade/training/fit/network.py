@@ -259,6 +259,7 @@ def _metrics(logits: torch.Tensor, targets: torch.Tensor, recipe: Recipe, name: 
     }
     if recipe.kind == "expert":
         mine = targets < len(recipe.labels)
-        among = logits[:, :-1].argmax(1) == targets
-        metrics[f"{name}_accuracy_own"] = float(among[mine].float().mean())
+        if mine.any():  # few photos may hold none of its labels
+            among = logits[:, :-1].argmax(1) == targets
+            metrics[f"{name}_accuracy_own"] = float(among[mine].float().mean())
     return metrics

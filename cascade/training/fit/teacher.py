@@ -132,15 +132,19 @@ def opinions(
     Returns:
         Probabilities (N, L), labels in alphabetical order.
     """
-    rarest = int(np.unique(labels, return_counts=True)[1].min())
-    folds = StratifiedKFold(max(min(teacher.folds, rarest), 2), shuffle=True, random_state=seed)
-    names = np.unique(labels)
-    said = np.zeros((len(labels), len(names)), dtype=np.float32)
+    names, counts = np.unique(labels, return_counts=True)
+    said = np.tile((counts / len(labels)).astype(np.float32), (len(labels), 1))
+    if counts.max() < 2:
+        return said  # one photo of each label: a teacher can learn nothing, and says how common labels are
+    folds = StratifiedKFold(max(min(teacher.folds, int(counts.min())), 2), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # A label of a single photo is unknown to the fold that judges it; nothing to act on.
         warnings.filterwarnings("ignore", message="The least populated class")
         parts = list(folds.split(features, labels))
     for train, judged in parts:
+        if len(np.unique(labels[train])) < 2:
+            continue  # nothing to tell apart
+        said[judged] = 0.0
         model = make_pipeline(
             StandardScaler(), LogisticRegression(C=teacher.strength, max_iter=MOST_ITERATIONS)
         )

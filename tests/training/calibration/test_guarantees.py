@@ -11,9 +11,11 @@ pytest.importorskip("torch", reason="needs the extra `train`")
 pytest.importorskip("mapie", reason="needs the extra `train`")
 
 from cascade.labels import LabelTree
+from cascade.training.calibration.arbiter import arbitrate, fit_arbiter
 from cascade.training.calibration.cross_fitting import Calibration, calibrate
 from cascade.training.calibration.guarantees import Guarantees, fit_guarantees
 from cascade.training.calibration.out_of_distribution import KEPT, InScope, run_scope
+from cascade.training.calibration.shortfalls import shortfalls
 from cascade.training.calibration.stage_logits import Outputs
 
 TREE = LabelTree(tuple("abcdef"), dict(zip("abcdef", ("x", "x", "x", "y", "y", "z"), strict=True)))
@@ -125,3 +127,36 @@ def test_facts_for_the_card(made: tuple[Calibration, Guarantees]) -> None:
     assert facts["photos"] == 300
     assert facts["answered_leaf"] + facts["answered_parent"] + facts["unknown"] == pytest.approx(1, abs=1e-3)
     assert facts["answered_leaf"] > 0.3
+
+
+@pytest.mark.parametrize("count", [3, 4, 7, 20, 40])
+def test_few_photos_guarantee_little_and_it_is_said(count: int) -> None:
+    known = photos(count, 5)
+    calibration, guarantees = fitted(known)
+    labels = [TREE.labels[target] for target in known.targets]
+    sizes = {"fit_photos": len(calibration.fit_rows), "test_photos": 0}
+    said = shortfalls(guarantees, labels, TREE, max_error=0.1, **sizes)
+    assert any("0.1 takes at least 36 photos that were held out" in each for each in said)
+    assert any("there are no test photos" in each for each in said)
+    assert (guarantees.scope is None) == (len(calibration.fit_rows) < 20)
+    # With three photos nobody believes in half a dozen labels: what is promised, if anything, is shown.
+    smallest = guarantees.promise.smallest if guarantees.promise else 1.0
+    assert guarantees.point.max_error == (smallest if smallest <= 0.5 else None)
+
+
+def test_many_photos_leave_nothing_to_say(known: InScope, made: tuple[Calibration, Guarantees]) -> None:
+    labels = [TREE.labels[target] for target in known.targets]
+    assert shortfalls(made[1], labels, TREE, max_error=0.15, fit_photos=600, test_photos=300) == []
+    said = shortfalls(made[1], labels, TREE, max_error=0.001, fit_photos=600, test_photos=300)
+    assert len(said) == 1
+    assert "0.001 takes at least 3688 photos" in said[0]
+
+
+def test_two_right_answers_are_no_reason_to_be_certain() -> None:
+    targets = np.array([0, 1])
+    logits = 1.5 * np.eye(6)[targets]
+    outputs = Outputs(logits, {}, targets)
+    said = arbitrate(fit_arbiter(outputs, TREE, {}), outputs, TREE, {}, np.zeros((2, 0), dtype=np.bool_))
+    before = np.exp(logits).max(1) / np.exp(logits).sum(1)
+    assert (said.max(1) > before).all(), "both were right"
+    assert said.max() < 0.9, "without a prior it would be 1.0"

@@ -52,6 +52,14 @@ def test_a_wrong_label_does_not_reach_its_own_photo() -> None:
     np.testing.assert_allclose(said.sum(1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("keep", [[0, 20], [0, 1, 20], [0, 20, 40]])
+def test_a_handful_of_photos_teaches_no_more_than_how_common_labels_are(keep: list[int]) -> None:
+    features, labels = clusters()
+    said = opinions(features[keep], labels[keep], TEACHER, seed=0)
+    assert said.shape == (len(keep), len(set(labels[keep])))
+    np.testing.assert_allclose(said.sum(1), 1, rtol=1e-5)
+
+
 def test_a_label_of_a_single_photo_is_nobodys_opinion() -> None:
     features, labels = clusters()
     keep = np.r_[0:20, 20:40, 40:41]
