@@ -26,8 +26,12 @@ INTERPOLATIONS: Final = {
 
 #: A photo of 20000 x 10 pixels would be resized to 450,000 x 224 before its middle is cut out. From this many
 #: times the input on, only the middle is computed. For other photos that would not be the same to the
-#: last bit: Pillow chooses the order of its two passes by the size of the result.
+#: last bit.
 _LARGEST_SCALED: Final = 64
+
+#: Pixels that a photo may have between the two passes of a resize. Only a strip (10 x 1,000,000 pixels) has
+#: more; its height is resized first.
+_LARGEST_BETWEEN: Final = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +126,43 @@ def prepare(image: Image.Image, spec: InputSpec) -> Pixels:
     resample = INTERPOLATIONS[spec.interpolation]
     size = (spec.width, spec.height)
     if spec.crop == "squash":
-        return np.asarray(image if image.size == size else image.resize(size, resample))
+        return np.asarray(image if image.size == size else _resize(image, size, resample))
     scaled = _scaled_for_center(image.size, spec)
     left = round((scaled[0] - spec.width) / 2)
     top = round((scaled[1] - spec.height) / 2)
     if scaled[0] * scaled[1] > _LARGEST_SCALED * spec.width * spec.height:
         across, down = image.width / scaled[0], image.height / scaled[1]
         box = (left * across, top * down, (left + spec.width) * across, (top + spec.height) * down)
-        return np.asarray(image.resize(size, resample, box=box))
-    image = image.resize(scaled, resample) if image.size != scaled else image
+        return np.asarray(_resize(image, size, resample, box))
+    image = _resize(image, scaled, resample) if image.size != scaled else image
     return np.asarray(image.crop((left, top, left + spec.width, top + spec.height)))
+
+
+def _resize(
+    image: Image.Image,
+    size: tuple[int, int],
+    resample: Image.Resampling,
+    box: tuple[float, float, float, float] | None = None,
+) -> Image.Image:
+    """Resize a part of an image, its width first and then its height, with every version of Pillow.
+
+    Pillow rounds to uint8 between its two passes, so their order shows in the pixels: up to version 12 the
+    width always came first, version 13 takes the height first for tall photos (python-pillow#9549). One call
+    for each side fixes the order, because Pillow leaves out the pass of a side that stays as it is.
+
+    Args:
+        image: mode RGB.
+        size: (width, height) of the result in pixels.
+        resample: the filter.
+        box: (left, top, right, bottom) of the part in pixels of ``image``; None takes all of it.
+    """
+    width, height = size
+    left, top, right, bottom = box or (0, 0, image.width, image.height)
+    if width * image.height > _LARGEST_BETWEEN:
+        between = image.resize((image.width, height), resample, box=(0, top, image.width, bottom))
+        return between.resize(size, resample, box=(left, 0, right, height))
+    between = image.resize((width, image.height), resample, box=(left, 0, right, image.height))
+    return between.resize(size, resample, box=(0, top, width, bottom))
 
 
 def _scaled_for_center(size: tuple[int, int], spec: InputSpec) -> tuple[int, int]:

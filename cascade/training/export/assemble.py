@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import PIL
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -113,7 +114,7 @@ def assemble(
         "recipes": {recipe.name: recipe.to_dict() for recipe in recipes},
         "data": data_facts(dataset),
         "licence": general.card.get("licence", ""),
-        "packages": {"torch": torch.__version__, "onnx": onnx.__version__},
+        "packages": {"torch": torch.__version__, "onnx": onnx.__version__, "pillow": PIL.__version__},
     }
     stages = [Stage.from_dict(recipe.name, entries[recipe.name]) for recipe in recipes]
     draft = Draft(
