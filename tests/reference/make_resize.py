@@ -2,8 +2,8 @@
 
     python tests/reference/make_resize.py        # needs 'pillow<13'
 
-tests/imaging/test_preprocessing.py compares `cascade.imaging.preprocessing.prepare` with it, whatever Pillow is
-installed: Pillow 13 takes the two passes of a resize in another order (python-pillow#9549).
+tests/imaging/test_preprocessing.py compares `cascade.imaging.preprocessing.prepare` with it, whatever Pillow
+is installed: Pillow 13 takes the two passes of a resize in another order (python-pillow#9549).
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -112,6 +113,7 @@ def test_the_bundle_says_where_it_comes_from(trained: Path) -> None:
     assert [path for path, _ in left_out] == ["train/brick/broken.jpg"]
     assert bundle.provenance["data"]["photos"] == {k: v * 4 for k, v in COUNTS.items()}
     assert bundle.provenance["recipes"]["general"]["train"]["seed"] == 5
+    assert bundle.provenance["packages"]["pillow"] == PIL.__version__
     metrics = json.loads((trained / "metrics.json").read_text())
     assert len(metrics["training"]["general"]) == 3
     assert (trained / "golden" / "golden.json").is_file()
