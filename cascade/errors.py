@@ -42,7 +42,9 @@ IMAGE_ERROR_CODES: Final[dict[str, str]] = {
     "damaged": "the image data is damaged",
     "too_many_pixels": "the image has more pixels than the limit allows",
     "too_small": "the image has no area to look at",
+    "not_enough_memory": "decoding the image would take more memory than this process may use",
     "fatal": "reading the image crashed the process in an earlier run, so it is passed over",
+    "killed": "the process was killed whenever it read the image, so it is passed over",
 }
 
 #: What can be odd about a photo that was classified all the same. A warning is one line, "code: message".
@@ -77,8 +79,18 @@ class OutputError(CascadeError):
     """A file exists that may not be overwritten, or cannot be written."""
 
     @classmethod
-    def writing(cls, where: object, error: OSError) -> OutputError:
-        """Say that writing failed in the middle, and that nothing written before is lost."""
+    def writing(cls, where: object | None, error: OSError) -> OutputError:
+        """Say that writing failed in the middle, and that nothing written before is lost.
+
+        Args:
+            where: the file; None is standard output, which cannot be continued.
+            error: of the operating system.
+        """
+        if where is None:
+            return cls(
+                f"standard output: writing stopped ({error.strerror or error}); its last row may be cut. "
+                "Make room where it goes, or write to a file with --output"
+            )
         return cls(
             f"{where}: writing stopped ({error.strerror or error}); rows written so far are safe: "
             "make room, then give the same command with --resume"

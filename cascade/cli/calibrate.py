@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cascade.cli.options import bundle_option, command, promised_error_option, training_extra
+from cascade.cli.options import bundle_option, command, promised_error_option, replace_option, training_extra
 
 __all__ = ["calibrate"]
 
@@ -24,6 +24,7 @@ __all__ = ["calibrate"]
 )
 @click.option("--name", metavar="TEXT", help="Name of the new bundle.  [default: as before]")
 @click.option("--bundle-version", metavar="VERSION", help="Of the new bundle.  [default: as before]")
+@replace_option
 @promised_error_option
 def calibrate(
     data: Path,
@@ -32,6 +33,7 @@ def calibrate(
     name: str | None,
     bundle_version: str | None,
     max_error: float,
+    replace: bool,
 ) -> None:
     """Calibrate a bundle on the labelled photos below DATA, without training.
 
@@ -44,4 +46,6 @@ def calibrate(
     """
     with training_extra("cascade calibrate"):
         from cascade.training.calibration.recalibrate import recalibrate
-    recalibrate(bundle, data, out, name=name, version=bundle_version, max_error=max_error)
+    recalibrate(
+        bundle, data, out, name=name, version=bundle_version, max_error=max_error, replace_bundle=replace
+    )

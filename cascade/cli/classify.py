@@ -1,5 +1,4 @@
-"""`cascade classify`: the main job. In: photos, folders, or a list of them. Out: one row for each photo, and
-what was asked to be done with them."""
+"""Runs `cascade classify`: one row for each photo, and what was asked to be done with them."""
 
 from __future__ import annotations
 
@@ -9,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from cascade.errors import UsageError
 from cascade.imaging.decoding import MAX_PIXELS
 from cascade.imaging.files import FindOptions, Found, find_photos, printable, read_list
 from cascade.runs.crash_guard import CrashGuard
+from cascade.runs.dry_run import dry_run
 from cascade.runs.durable_output import Store, open_store
 from cascade.runs.folder_run import FolderRun
 from cascade.runs.interrupt import Interrupt
@@ -27,10 +28,13 @@ from cascade.runs.options import ClassifyOptions
 from cascade.runs.progress import Progress
 from cascade.runs.rows import FIELDS, Row, bundle_hash, bundle_id, choose_fields
 from cascade.runs.sidecar import SidecarWriter
-from cascade.runs.sorting import SORT_MODES, check_target, plan_sorting, sort_photos
-from cascade.runs.writers import FORMATS, make_format
+from cascade.runs.sorting import SORT_MODES, plan_sorting, sort_photos
+from cascade.runs.writers import FORMATS, make_format, write_json
 
 __all__ = ["classify"]
+
+#: Where a photo was passed over because it is reached by a link.
+_LINKS_ADVICE = "give --follow-links to follow links out of the folder"
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,7 +80,15 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--resume", is_flag=True, help="Continue the run that wrote --output; simply begin if none did."
         ),
-        click.option("--restart", is_flag=True, help="Delete --output and begin again."),
+        click.option(
+            "--retry-failed", is_flag=True, help="With --resume: read photos again whose row is an error."
+        ),
+        click.option(
+            "--restart", is_flag=True, help="Begin again in place of what a run of cascade wrote to --output."
+        ),
+        click.option(
+            "--dry-run", is_flag=True, help="Say what would be read and written, and do nothing of it."
+        ),
         click.option(
             "--by-content",
             is_flag=True,
@@ -100,7 +112,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--gallery",
             metavar="FILE",
             type=click.Path(path_type=Path, dir_okay=False),
-            help="Write one HTML page with all photos, grouped by label, doubtful ones first.",
+            help="Write an HTML page with all photos, by label, doubtful ones first; several pages for many.",
         ),
         click.option(
             "--sort-into",
@@ -146,8 +158,7 @@ def classify(**given: Any) -> int:
 
 
 def _classify(options: ClassifyOptions) -> int:
-    if options.sort_into is not None:
-        check_target(options.sort_into, () if options.from_list else options.paths)
+    options.check_targets()
     find = FindOptions(follow_links=options.follow_links, hidden=options.hidden)
     stop: list[Interrupt] = []
     batches = _batches(options, find, lambda: bool(stop) and stop[0].stopped)
@@ -164,7 +175,12 @@ def _classify(options: ClassifyOptions) -> int:
         variant=options.variant,
     )
     name = bundle_id(cascade.bundle)
+    if options.dry_run:
+        for line in dry_run(options, _facts(options, cascade), batches, find):
+            click.echo(line)
+        return 0
     store = _open_store(options, cascade, name)
+    _say_old_errors(options, store)
     progress = _progress(options, find)
     sidecars = SidecarWriter()
     started = time.perf_counter()
@@ -184,12 +200,15 @@ def _classify(options: ClassifyOptions) -> int:
                 progress,
                 (sidecars,) if options.write_xmp else (),
                 guard,
+                options.retry_failed,
             ).run(batches)
         seconds = time.perf_counter() - started
         # Watching has no other end than Ctrl-C; everything else is incomplete after it.
         if not interrupt.stopped or options.watch:
             store.finish()
             _use_rows(options, cascade, store, name)
+        else:
+            store.end_text()
         failed = store.journal.failed() if store.journal is not None else summary.failed
     if not options.quiet and (summary.photos > 1 or summary.already_done):
         for line in summary.lines(seconds, find.left_out):
@@ -223,32 +242,55 @@ def _batches(
     first = next(found, None)
     if first is None:
         passed = ", ".join(f"{what} {number:,}" for what, number in find.left_out.items())
-        raise UsageError(nothing + (f" (passed over: {passed})" if passed else ""))
+        advice = f"; {_LINKS_ADVICE}" if find.left_out["links"] else ""
+        raise UsageError(nothing + (f" (passed over: {passed}{advice})" if passed else ""))
     return [itertools.chain([first], found)]
+
+
+def _say_old_errors(options: ClassifyOptions, store: Store) -> None:
+    """Say which photos of earlier runs have no answer, and what is done about them."""
+    errors = store.journal.errors() if options.resume and store.journal is not None else None
+    if errors:
+        listed = ", ".join(f"{code} {number:,}" for code, number in sorted(errors.items()))
+        _say(
+            options,
+            f"{errors.total():,} photos failed in earlier runs ({listed}); "
+            + ("they are read again" if options.retry_failed else "--retry-failed reads them again"),
+        )
+
+
+def _fields(options: ClassifyOptions) -> tuple[str, ...]:
+    return choose_fields(
+        options.fields,
+        explain=options.explain,
+        columns=options.row_format in ("csv", "parquet"),
+        also=() if options.label_set is None else ("label_set",),
+    )
+
+
+def _facts(options: ClassifyOptions, cascade: Cascade) -> dict[str, str]:
+    return options.facts(bundle_hash(cascade.bundle), _fields(options))
 
 
 def _open_store(options: ClassifyOptions, cascade: Cascade, name: str) -> Store:
     kind, tree = options.row_format, cascade.bundle.tree
     sha256 = bundle_hash(cascade.bundle)
-    fields = choose_fields(
-        options.fields,
-        explain=options.explain,
-        columns=kind in ("csv", "parquet"),
-        also=() if options.label_set is None else ("label_set",),
-    )
+    fields = _fields(options)
     whole: Callable[[Path, Iterator[Row]], None] | None = None
     text = None
     if kind == "parquet":
         from cascade.runs.parquet import ParquetWriter
 
         whole = ParquetWriter(fields, name, sha256)
+    elif kind == "json" and options.output_path is not None:
+        whole = partial(write_json, fields)
     else:
         labels = (*tree.labels, *tree.parents)
         text = make_format(kind, fields, explain=options.explain, labels=labels, bundle=name)
     return open_store(
         options.output_path,
         text,
-        options.facts(sha256, fields),
+        _facts(options, cascade),
         resume=options.resume,
         restart=options.restart,
         remember=options.by_content or options.needs_all_rows or options.watch,
@@ -299,7 +341,10 @@ def _sort(options: ClassifyOptions, target: Path, rows: Callable[[], Iterator[Ro
             return
     undo, counts = sort_photos(rows(), target, options.sort_mode)
     done = ", ".join(f"{what} {number:,}" for what, number in sorted(counts.items()))
-    _say(options, f"{done}; take it back with: cascade undo {undo}")
+    if undo is None:
+        _say(options, f"{done or 'no photo has an answer'}; there was nothing to do")
+    else:
+        _say(options, f"{done}; take it back with: cascade undo {undo}")
 
 
 def _say(options: ClassifyOptions, text: str) -> None:

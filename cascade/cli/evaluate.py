@@ -20,6 +20,7 @@ from cascade.cli.options import (
     variant_option,
 )
 from cascade.errors import OutputError, UsageError
+from cascade.ownership import check_file_target, marked
 from cascade.progress_bar import CountBar
 
 __all__ = ["evaluate"]
@@ -95,6 +96,8 @@ def evaluate(
 
     DATA holds LABEL/FILE, or {train,calibration,test}/LABEL/FILE; with --drift any photos, without labels.
     """
+    if json_file is not None and json_file != Path("-"):
+        check_file_target(json_file, "--json")
     if drift:
         if operating_point != "default" or any(o is not None for o in (report, max_error, budget)):
             raise UsageError("--drift looks at no answers; leave out --report, --max-error and the like")
@@ -164,7 +167,7 @@ def _drift(data: Path, bundle: Path | None, json_file: Path | None, quiet: bool)
 
 def _write(facts: dict[str, Any], text: str, json_file: Path | None) -> None:
     """Show the text, or the facts if standard output is to be JSON; write the facts to a file if asked."""
-    data = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+    data = json.dumps(marked(facts), indent=2, ensure_ascii=False) + "\n"
     if json_file == Path("-"):
         click.echo(data, nl=False)
         return

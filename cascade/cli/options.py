@@ -21,6 +21,7 @@ __all__ = [
     "model_options",
     "promised_error_option",
     "quiet_option",
+    "replace_option",
     "training_extra",
     "variant_option",
 ]
@@ -135,6 +136,13 @@ def promised_error_option(command: Command) -> Command:
         default=0.15,
         show_default=True,
         help="Share of wrong answers that the default operating point may give.",
+    )(command)
+
+
+def replace_option(command: Command) -> Command:
+    """Add ``--replace`` of the commands that make a bundle."""
+    return click.option(
+        "--replace", is_flag=True, help="Replace the bundle that --out holds; without this it is refused."
     )(command)
 
 

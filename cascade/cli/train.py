@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cascade.cli.options import command, promised_error_option, training_extra
+from cascade.cli.options import command, promised_error_option, replace_option, training_extra
 from cascade.errors import UsageError
 
 __all__ = ["train"]
@@ -69,6 +69,7 @@ __all__ = ["train"]
 @click.option(
     "--bundle-version", metavar="VERSION", default="0.1.0", show_default=True, help="Of the bundle."
 )
+@replace_option
 @promised_error_option
 @click.option("--int8", is_flag=True, help="Also pack a faster int8 variant of every network.")
 def train(
@@ -86,6 +87,7 @@ def train(
     bundle_version: str,
     max_error: float,
     int8: bool,
+    replace: bool,
 ) -> None:
     """Train a bundle on the labelled photos below the folders DATA.
 
@@ -120,5 +122,6 @@ def train(
         version=bundle_version,
         max_error=max_error,
         int8=int8,
+        replace=replace,
         settings=changed,
     )

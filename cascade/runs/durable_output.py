@@ -1,4 +1,4 @@
-"""An output file and its journal, kept in step. In: rows. Out: a file with exactly one row for each photo.
+"""Keeps an output file and its journal in step, so that the file has exactly one row for each photo.
 
 OUTPUT.state stands beside OUTPUT and stays there, so that --resume can also add photos that are new. The
 output is what the journal says and nothing else: it is cut back to the last commit, and written anew from the
@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Final
 
 from cascade.errors import OutputError
-from cascade.runs.crash_guard import crash_path
-from cascade.runs.journal import Journal
+from cascade.ownership import check_writable, is_marked
+from cascade.runs.crash_guard import pid_of_run, running_path
+from cascade.runs.journal import Journal, LockedError
+from cascade.runs.row_sink import RowSink, exists_message, tail_hash
 from cascade.runs.rows import Row
 from cascade.runs.stream import Item
-from cascade.runs.writers import RowFormat, RowSink, exists_message
+from cascade.runs.writers import RowFormat
 
-__all__ = ["Store", "open_store", "state_path"]
+__all__ = ["Store", "check_place", "open_store", "state_path"]
 
 #: Most seconds between two commits. Each waits for the disk a few times, so more often would cost speed.
 _COMMIT_INTERVAL: Final = 1.0
@@ -87,13 +89,29 @@ class Store:
 
     def finish(self) -> None:
         """Commit, and bring the output into its final form."""
+        self.end_text()
         self.commit()
         if self.journal is None:
             return
         if self._whole is not None and self._output is not None:
             self._whole(self._output, self.journal.rows())
+            self._remember_file(self._output)
         elif self.journal.get("outdated") == "1":
             self.rewrite()
+
+    def end_text(self) -> None:
+        """Write what ends the format, so that standard output is whole also when a run is stopped."""
+        if self._text is not None and self._sink is not None and self._sink.path is None:
+            self._sink.write(self._text.footer())
+
+    def _remember_file(self, output: Path) -> None:
+        """Keep what the output looks like, so that --restart knows it for ours."""
+        assert self.journal is not None
+        length = output.stat().st_size
+        with output.open("rb") as file:
+            self.journal.set("tail", tail_hash(file.fileno(), length))
+        self.journal.set("length", str(length))
+        self.journal.commit()
 
     def rewrite(self) -> None:
         """Write the output anew from the journal; interrupted, it is done again by the next run."""
@@ -145,12 +163,13 @@ def open_store(
         text: see `Store`.
         facts: name -> value of everything that must not change between a run and its continuation.
         resume: continue what is there; simply begin if nothing is.
-        restart: delete what is there and begin.
+        restart: begin anew in place of what an earlier run wrote there.
         remember: whether standard output needs a journal too (in a temporary file).
         whole: see `Store`.
 
     Raises:
-        OutputError: when something is there that may not be overwritten or cannot be continued.
+        OutputError: when something is there that may not be overwritten or cannot be continued, or another
+            process writes it.
         UsageError: when the run was started with other facts.
     """
     if output is None:
@@ -158,21 +177,8 @@ def open_store(
         if text is not None:
             sink.write(text.header())
         return Store(text, sink, Journal(None) if remember else None)
-    state = state_path(output)
-    if restart:
-        for path in (output, state, crash_path(output)):
-            _remove(path)
-    exists, has_state = output.exists(), state.exists()
-    if (exists or has_state) and not resume and not restart:
-        raise OutputError(exists_message(output if exists else state))
-    if exists and not has_state:
-        raise OutputError(
-            f"{output}: has no {state.name} beside it, so it cannot be continued; "
-            "begin again with --restart, or give another name to --output"
-        )
-    if not output.parent.is_dir():
-        raise OutputError(f"{output.parent}: no such folder; make it first")
-    journal = Journal(state)
+    check_place(output, resume=resume, restart=restart)
+    journal = _open_journal(output, restart=restart)
     try:
         journal.check(facts)
         journal.commit()
@@ -203,6 +209,68 @@ def _continue(output: Path, text: RowFormat, journal: Journal) -> Store:
     else:
         sink.truncate(length)
     return store
+
+
+def check_place(output: Path, *, resume: bool, restart: bool) -> None:
+    """Make sure that an output may be begun, continued, or begun again.
+
+    Raises:
+        OutputError: when it may not.
+    """
+    state = state_path(output)
+    exists, has_state = output.exists(), state.exists()
+    if exists and not output.is_file():
+        raise OutputError(f"{output}: is no regular file; leave out --output and redirect standard output")
+    if exists and not has_state and not is_marked(output):
+        raise OutputError(
+            f"{output}: was not written by cascade (it has no {state.name} beside it) and is not "
+            "overwritten; move it away, or give another name to --output"
+        )
+    if (exists or has_state) and not resume and not restart:
+        raise OutputError(exists_message(output if exists else state))
+    if exists and not has_state and not restart:
+        raise OutputError(
+            f"{output}: has no {state.name} beside it, so it cannot be continued; "
+            "begin again with --restart, or give another name to --output"
+        )
+    check_writable(output.parent, "--output")
+
+
+def _open_journal(output: Path, *, restart: bool) -> Journal:
+    """Open and lock the journal of an output; with ``restart``, only then let go of what is there."""
+    state = state_path(output)
+    try:
+        journal = Journal(state, replace_damaged=restart)
+    except LockedError as error:
+        pid = pid_of_run(output)
+        who, stop = (f" (process {pid})", f", or stop it with: kill {pid}") if pid else ("", "")
+        raise OutputError(
+            f"{output}: another cascade{who} is writing this output; wait for it to end{stop}"
+        ) from error
+    if not restart:
+        return journal
+    try:
+        if output.exists() and not (_is_as_left(output, journal) or is_marked(output)):
+            raise OutputError(
+                f"{output}: is not what cascade wrote there, and is not overwritten; move it away, or give "
+                "another name to --output"
+            )
+        journal.clear()
+        for path in (output, running_path(output)):
+            _remove(path)
+    except BaseException:
+        journal.close()
+        raise
+    return journal
+
+
+def _is_as_left(output: Path, journal: Journal) -> bool:
+    """Whether the output holds, up to its last commit, what the journal remembers."""
+    length = int(journal.get("length") or 0)
+    if length == 0 or output.stat().st_size < length:
+        return False
+    with output.open("rb") as file:
+        return tail_hash(file.fileno(), length) == journal.get("tail")
 
 
 def _remove(path: Path) -> None:

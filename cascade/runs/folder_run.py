@@ -1,5 +1,4 @@
-"""One run, from the photos that were found to the exit code. In: a classifier, what was found, where rows go.
-Out: rows in the store, a `Summary`."""
+"""Takes one run from the photos that were found to their rows and a `Summary`."""
 
 from __future__ import annotations
 
@@ -34,8 +33,10 @@ class FolderRun:
             identical files are classified once.
         stopped: whether the user asked for an end.
         progress: told of every row.
-        observers: called with each photo and its row after the store has it.
-        guard: finds the photo that crashed the run before this one.
+        observers: called with each photo and its row after the store has it, also where an earlier run had
+            classified it.
+        guard: finds the photo that ended the run before this one.
+        retry_failed: read photos again whose row is an error.
     """
 
     cascade: Cascade
@@ -46,6 +47,7 @@ class FolderRun:
     progress: Progress
     observers: Sequence[Callable[[Found, Row], None]] = ()
     guard: CrashGuard | None = None
+    retry_failed: bool = False
 
     def run(self, batches: Iterable[Iterable[Found]]) -> Summary:
         """Classify batch after batch and return what it amounted to; commits after each batch."""
@@ -54,26 +56,49 @@ class FolderRun:
 
         def emit(item: Item, row: Row) -> None:
             self.store.add(item, row)
+            if self.guard is not None:
+                self.guard.end(item.found.path)
             summary.add(row)
             self.progress.advance(failed=row["error"] is not None)
             if row["error"] is not None:
                 _log.info("%s: %s", row["path"], row["error"]["message"])
+                if self.retry_failed and item.sha256 is not None:
+                    failed_again.add(item.sha256)
             for observer in self.observers:
                 observer(item.found, row)
 
         def fresh(found: Iterable[Found]) -> Iterator[Item]:
             for item in hash_ahead(found) if self.by_content else map(Item, found):
-                if journal is not None and journal.is_done(item, by_content=self.by_content):
+                if journal is not None and journal.is_done(
+                    item, by_content=self.by_content, retry_failed=self.retry_failed
+                ):
                     summary.already_done += 1
                     self.progress.skip()
+                    if self.guard is not None:
+                        self.guard.clear_of_suspicion(item.found.path)
+                    if self.observers and (row := journal.row_of(item.found.path)) is not None:
+                        for observer in self.observers:
+                            observer(item.found, row)
                 else:
                     yield item
 
+        failed_again: set[str] = set()
+
         def known(sha256: str) -> Row | None:
-            return None if journal is None else journal.known(sha256)
+            row = None if journal is None else journal.known(sha256)
+            old = row is not None and row["error"] is not None and sha256 not in failed_again
+            return None if self.retry_failed and old else row
 
         def classify(items: Iterable[Item]) -> None:
-            classify_stream(self.cascade, items, emit, bundle=self.bundle, known=known, stopped=self.stopped)
+            classify_stream(
+                self.cascade,
+                items,
+                emit,
+                bundle=self.bundle,
+                known=known,
+                stopped=self.stopped,
+                begin=self.guard.begin if self.guard is not None else lambda item: None,
+            )
 
         for batch in batches:
             started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What the user asked `cascade classify` for. In: option values. Out: one validated object."""
+"""Holds what the user asked `cascade classify` for, and refuses what makes no sense."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Final
 
 from cascade.errors import UsageError
+from cascade.ownership import check_file_target, check_writable
+from cascade.runs.sorting import check_target
 
 __all__ = ["ClassifyOptions"]
 
 _FORMAT_OF_SUFFIX: Final = {
     ".csv": "csv",
+    ".json": "json",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
@@ -44,6 +47,8 @@ class ClassifyOptions:
     max_pixels: int
     resume: bool
     restart: bool
+    retry_failed: bool = False
+    dry_run: bool = False
     by_content: bool
     watch: bool
     null: bool
@@ -63,6 +68,17 @@ class ClassifyOptions:
             (
                 self.output_path is None and (self.resume or self.restart),
                 "--resume and --restart need a file; give one with --output",
+            ),
+            (
+                self.retry_failed and not self.resume,
+                "--retry-failed is about rows of an earlier run; give it with --resume",
+            ),
+            (self.dry_run and self.watch, "--watch has no end to foresee; leave out --dry-run"),
+            (self.dry_run and self.from_list, "--dry-run needs files or folders; give them in place of -"),
+            (
+                self.format_name is None and Path(self.output).suffix.lower() not in ("", *_FORMAT_OF_SUFFIX),
+                f"{self.output}: rows are not written as {Path(self.output).suffix}; end the name with "
+                ".jsonl, .json, .csv, .parquet or .txt (a table), or say what is meant with --format",
             ),
             (
                 "-" in self.paths and len(self.paths) > 1,
@@ -109,13 +125,33 @@ class ClassifyOptions:
         """The format of the rows."""
         return self.format_name or _FORMAT_OF_SUFFIX.get(Path(self.output).suffix.lower(), "table")
 
+    def check_targets(self) -> None:
+        """Make sure, before the work begins, that what is to be written after it can be written.
+
+        Raises:
+            OutputError: when something else is in the way, or a folder does not exist or may not be written.
+            UsageError: when photos would be sorted into a folder that is classified.
+        """
+        roots = () if self.from_list else self.paths
+        if self.gallery is not None:
+            check_file_target(self.gallery, "--gallery")
+        if self.sort_into is not None:
+            check_target(self.sort_into, roots)
+        if self.write_xmp:
+            for root in map(Path, roots):
+                if root.exists():
+                    check_writable(root if root.is_dir() else root.parent, "--write-xmp")
+
     @property
     def needs_all_rows(self) -> bool:
         """Whether something is done with every row after the run."""
         return self.gallery is not None or self.sort_into is not None
 
     def facts(self, bundle_sha256: str, fields: tuple[str, ...]) -> dict[str, str]:
-        """Return all that decides what a row says and how; a continued run must have the same."""
+        """Return all that decides what a row says and how; a continued run must have the same.
+
+        What only decides which photos can be read at all (--max-pixels) may change from run to run.
+        """
         return {
             "bundle": bundle_sha256,
             "--format": self.row_format,
@@ -128,6 +164,5 @@ class ClassifyOptions:
             "--budget": str(self.budget),
             "--label-set": str(self.label_set),
             "--top-k": str(self.top_k),
-            "--max-pixels": str(self.max_pixels),
             "--by-content": str(self.by_content),
         }

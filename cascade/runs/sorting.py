@@ -17,9 +17,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Self
 
 from cascade.errors import OutputError, UsageError
+from cascade.ownership import check_writable
 from cascade.runs.rows import Row, path_of
 
 __all__ = ["SORT_MODES", "Undone", "check_target", "plan_sorting", "sort_photos", "undo_sorting"]
@@ -44,11 +45,14 @@ class Undone:
 
 
 def check_target(target: Path, roots: Iterable[str]) -> None:
-    """Refuse a folder inside one that is classified: the next run would find its own results there.
+    """Refuse a folder that cannot be written, or where the next run would find its own results.
 
     Raises:
-        UsageError: when it is inside.
+        UsageError: when it is inside a folder that is classified.
+        OutputError: when it cannot be made or written.
     """
+    there = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.exists())
+    check_writable(there, "--sort-into")
     real = target.resolve()
     for root in roots:
         if real.is_relative_to(Path(root).resolve()):
@@ -65,7 +69,7 @@ def folder_name(label: str) -> str:
     return re.sub(r"[^\w .,()+-]", "_", label).strip(" .") or "_"
 
 
-def sort_photos(rows: Iterable[Row], target: Path, mode: str) -> tuple[Path, Counter[str]]:
+def sort_photos(rows: Iterable[Row], target: Path, mode: str) -> tuple[Path | None, Counter[str]]:
     """Sort photos into folders.
 
     Args:
@@ -74,7 +78,8 @@ def sort_photos(rows: Iterable[Row], target: Path, mode: str) -> tuple[Path, Cou
         mode: ``"link"`` makes symbolic links, ``"copy"`` copies with the time of the photo, ``"move"`` moves.
 
     Returns:
-        The undo file, and counts: ``sorted``, ``already there``, ``missing``.
+        The undo file (None when nothing was put anywhere), and counts: ``sorted``, ``already there``,
+        ``missing``.
 
     Raises:
         OutputError: when a folder or file cannot be written. What was done so far is in the undo file.
@@ -82,20 +87,45 @@ def sort_photos(rows: Iterable[Row], target: Path, mode: str) -> tuple[Path, Cou
     counts: Counter[str] = Counter()
     try:
         target.mkdir(parents=True, exist_ok=True)
-        undo, file = _new_undo_file(target)
-        with file:
+        with _UndoFile(target) as undo:
             for row in rows:
                 if row["label"] is not None:
                     source = Path(path_of(row))
                     folder = target / folder_name(row["label"])
                     folder.mkdir(exist_ok=True)
-                    counts[_place(source, folder, mode, file)] += 1
+                    counts[_place(source, folder, mode, undo)] += 1
     except OSError as error:
         hint = "; links may not be allowed here: try --sort-mode copy" if mode == "link" else ""
         raise OutputError(
             f"{error.filename or target}: cannot sort ({error.strerror or error}){hint}"
         ) from error
-    return undo, counts
+    return undo.path, counts
+
+
+class _UndoFile:
+    """Takes the steps; the file is made with the first of them."""
+
+    def __init__(self, target: Path) -> None:
+        self.path: Path | None = None
+        self._target = target
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, step: dict[str, str]) -> None:
+        """Name a step before it is taken."""
+        if self._file is None:
+            self.path, self._file = _new_undo_file(self._target)
+        # Surrogates (names that are not UTF-8) survive as JSON escapes.
+        self._file.write(json.dumps(step) + "\n")
+        self._file.flush()
+        if step["mode"] == "move":  # even a power cut must not leave a photo whose old place nobody knows
+            os.fsync(self._file.fileno())
 
 
 def _new_undo_file(target: Path) -> tuple[Path, IO[str]]:
@@ -109,7 +139,7 @@ def _new_undo_file(target: Path) -> tuple[Path, IO[str]]:
     raise FileExistsError(17, "too many undo files", str(target))
 
 
-def _place(source: Path, folder: Path, mode: str, undo: IO[str]) -> str:
+def _place(source: Path, folder: Path, mode: str, undo: _UndoFile) -> str:
     if not source.is_file():
         return "missing"
     for target in _free_names(folder, source.name):
@@ -118,11 +148,7 @@ def _place(source: Path, folder: Path, mode: str, undo: IO[str]) -> str:
                 return "already there"
             continue
         step = {"mode": mode, "source": str(source.absolute()), "target": str(target.absolute())}
-        # Surrogates (names that are not UTF-8) survive as JSON escapes.
-        undo.write(json.dumps(step) + "\n")
-        undo.flush()
-        if mode == "move":  # even a power cut must not leave a photo whose old place nobody knows
-            os.fsync(undo.fileno())
+        undo.write(step)
         try:
             _take(source, target, mode)
         except FileExistsError:  # somebody else took the name just now

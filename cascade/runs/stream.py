@@ -52,6 +52,7 @@ def classify_stream(
     bundle: str,
     known: Callable[[str], Row | None],
     stopped: Callable[[], bool],
+    begin: Callable[[Item], None] = lambda item: None,
 ) -> None:
     """Classify items and emit one row for each, in their order.
 
@@ -62,6 +63,7 @@ def classify_stream(
         bundle: see `cascade.runs.rows.bundle_id`.
         known: returns the row of a photo with this SHA-256, if one was emitted.
         stopped: when true, no more items are taken; those being worked on are finished.
+        begin: called with each item before its photo is read.
     """
     places: deque[_Place] = deque()
     waiting: set[str] = set()
@@ -94,6 +96,7 @@ def classify_stream(
                 if digest is not None:
                     waiting.add(digest)
                 places.append(_Place(item, None))
+                begin(item)
                 yield found.path
             drain()
 

@@ -1,4 +1,4 @@
-"""What a run amounted to. In: its rows, one by one. Out: counts, and a few lines for people."""
+"""Counts what a run amounted to, and says it in a few lines for people."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ class Summary:
             text.append(f"{_count(self.failed, 'photo')} failed: " + _listed(self.errors))
         passed = Counter(left_out or {})
         if passed:
-            text.append("passed over: " + _listed(passed))
+            advice = "; --follow-links follows links" if passed["links"] else ""
+            text.append("passed over: " + _listed(passed) + advice)
         return text
 
 

@@ -1,21 +1,20 @@
-"""Writing rows. In: rows (`cascade.runs.rows`). Out: text of one format, on standard output or in a file,
-row by row, so that others can read along.
+"""Turns rows into text of one format and writes them, row by row, so that others can read along.
 
     table   for people: label, confidence and path, one line each
     jsonl   one JSON object a line
+    json    one JSON array; in a file when a run is complete
     csv     one line a photo, with column names first; safe to open in a spreadsheet
 
-The fourth format, parquet, cannot be appended to; `cascade.runs.parquet` writes it when a run is complete.
+The fifth format, parquet, cannot be appended to either; see `cascade.runs.parquet`.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -24,9 +23,18 @@ from cascade.imaging.files import printable
 from cascade.policy import REASONS
 from cascade.runs.rows import Row, columns_of, flatten
 
-__all__ = ["FORMATS", "CsvFormat", "JsonlFormat", "RowFormat", "RowSink", "TableFormat", "make_format"]
+__all__ = [
+    "FORMATS",
+    "CsvFormat",
+    "JsonFormat",
+    "JsonlFormat",
+    "RowFormat",
+    "TableFormat",
+    "make_format",
+    "write_json",
+]
 
-FORMATS: Final = ("table", "jsonl", "csv", "parquet")
+FORMATS: Final = ("table", "jsonl", "json", "csv", "parquet")
 
 
 class RowFormat(Protocol):
@@ -38,6 +46,9 @@ class RowFormat(Protocol):
     def format(self, row: Row) -> str:
         """Return one row, with its line end."""
 
+    def footer(self) -> str:
+        """Return what stands after the last row."""
+
 
 def make_format(
     name: str, fields: Sequence[str], *, explain: bool, labels: Sequence[str], bundle: str
@@ -45,7 +56,7 @@ def make_format(
     """Return the writer of a text format.
 
     Args:
-        name: ``"table"``, ``"jsonl"`` or ``"csv"``.
+        name: ``"table"``, ``"jsonl"``, ``"json"`` or ``"csv"``.
         fields: see `cascade.runs.rows.choose_fields`; a table ignores it.
         explain: whether a table says how each answer came about.
         labels: every answer that can occur; a table is as wide as the longest.
@@ -53,6 +64,8 @@ def make_format(
     """
     if name == "jsonl":
         return JsonlFormat(fields)
+    if name == "json":
+        return JsonFormat(fields)
     if name == "csv":
         return CsvFormat(fields)
     return TableFormat(max(len(label) for label in (*labels, "label", "unknown")), bundle, explain=explain)
@@ -71,6 +84,58 @@ class JsonlFormat:
     def format(self, row: Row) -> str:
         """Return one object; line ends inside of names are escaped by JSON itself."""
         return json.dumps({f: row[f] for f in self._fields if f in row}, ensure_ascii=False) + "\n"
+
+    def footer(self) -> str:
+        """Return nothing: a file without an end can be continued."""
+        return ""
+
+
+class JsonFormat:
+    """One JSON array of objects, one line each. A file needs its end, so `write_json` writes it whole."""
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        self._lines = JsonlFormat(fields)
+        self._first = True
+
+    def header(self) -> str:
+        """Return the opening bracket."""
+        return "[\n"
+
+    def format(self, row: Row) -> str:
+        """Return one object, and before it what parts it from the last one."""
+        between, self._first = "" if self._first else ",\n", False
+        return between + self._lines.format(row).removesuffix("\n")
+
+    def footer(self) -> str:
+        """Return the closing bracket."""
+        return ("" if self._first else "\n") + "]\n"
+
+
+def write_json(fields: Sequence[str], path: Path, rows: Iterator[Row]) -> None:
+    """Write a JSON file with every row of a run; it appears when it is complete.
+
+    Args:
+        fields: see `cascade.runs.rows.choose_fields`.
+        path: the file; one that is there is replaced.
+        rows: of the whole run.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    new = path.with_name(path.name + ".new")
+    form = JsonFormat(fields)
+    try:
+        with new.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+            file.write(form.header())
+            for row in rows:
+                file.write(form.format(row))
+            file.write(form.footer())
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise OutputError.writing(path, error) from error
 
 
 class CsvFormat:
@@ -91,6 +156,10 @@ class CsvFormat:
     def format(self, row: Row) -> str:
         """Return one record."""
         return self._line([_csv_value(value) for value in flatten(row, self._fields).values()])
+
+    def footer(self) -> str:
+        """Return nothing: a file without an end can be continued."""
+        return ""
 
     @staticmethod
     def _line(values: Sequence[Any]) -> str:
@@ -142,6 +211,10 @@ class TableFormat:
             return line + "\n"
         return "\n".join([line, *(f"    {text}" for text in _explanation(row))]) + "\n"
 
+    def footer(self) -> str:
+        """Return nothing: a file without an end can be continued."""
+        return ""
+
 
 def _explanation(row: Row) -> list[str]:
     lines = []
@@ -157,92 +230,3 @@ def _explanation(row: Row) -> list[str]:
     lines.append(("ms", ", ".join(f"{stage} {value:.1f}" for stage, value in row["ms"].items())))
     width = max(len(head) for head, _ in lines)
     return [f"{head:<{width}}  {text}" for head, text in lines]
-
-
-class RowSink:
-    """A file or standard output that takes whole rows.
-
-    A row is handed to the operating system at once and with one write: readers need not wait for a buffer
-    to fill. (Linux may show the beginning of a write that crosses a page for an instant, so a reader that
-    follows along takes what ends with a line end.) After `sync` a row also survives a power cut, as far as
-    the disk keeps its word.
-
-    Args:
-        path: a file; None is standard output.
-        append: continue a file; without it the file must not exist.
-
-    Raises:
-        OutputError: when the file exists, or cannot be written.
-    """
-
-    def __init__(self, path: Path | None, *, append: bool = False) -> None:
-        self.path = path
-        self._descriptor = 1
-        if path is None:
-            return
-        flags = os.O_RDWR | os.O_CREAT | (0 if append else os.O_EXCL) | getattr(os, "O_BINARY", 0)
-        try:
-            self._descriptor = os.open(path, flags, 0o666)
-        except FileExistsError:
-            raise OutputError(exists_message(path)) from None
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
-        os.lseek(self._descriptor, 0, os.SEEK_END)
-
-    def write(self, text: str) -> None:
-        """Write whole rows.
-
-        Raises:
-            OutputError: when the disk is full, or the file cannot be written for another reason.
-            BrokenPipeError: when the reader of standard output is gone.
-        """
-        data = memoryview(text.encode("utf-8", "backslashreplace"))
-        try:
-            while data:
-                data = data[os.write(self._descriptor, data) :]
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputError.writing(self.path or "standard output", error) from error
-
-    def sync(self) -> None:
-        """Wait until the disk has everything."""
-        if self.path is None:
-            return
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise OutputError.writing(self.path, error) from error
-
-    @property
-    def length(self) -> int:
-        """Bytes in the file so far."""
-        return os.fstat(self._descriptor).st_size
-
-    def tail_hash(self, length: int) -> str:
-        """SHA-256 of the last bytes before a position: tells whether somebody else changed the file."""
-        os.lseek(self._descriptor, max(0, length - _TAIL_BYTES), os.SEEK_SET)
-        tail = os.read(self._descriptor, min(length, _TAIL_BYTES))
-        os.lseek(self._descriptor, 0, os.SEEK_END)
-        return hashlib.sha256(tail).hexdigest()
-
-    def truncate(self, length: int) -> None:
-        """Drop everything after a length in bytes."""
-        os.ftruncate(self._descriptor, length)
-        os.lseek(self._descriptor, 0, os.SEEK_END)
-
-    def close(self) -> None:
-        """Close the file; standard output stays open."""
-        if self.path is not None:
-            os.close(self._descriptor)
-
-
-_TAIL_BYTES: Final = 4096
-
-
-def exists_message(path: Path) -> str:
-    """Say that a file is in the way, and the three ways out."""
-    return (
-        f"{path}: exists and is not overwritten; --resume continues an interrupted run, "
-        "--restart begins again, or give another name to --output"
-    )

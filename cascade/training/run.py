@@ -8,12 +8,12 @@ Every step leaves its result in the working folder; the same command goes on whe
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from cascade.bundle.manifest import MANIFEST
+from cascade.ownership import check_bundle_target, empty_scratch
 from cascade.training.explore.learning_rate import study_project
 from cascade.training.explore.sweep import Sweep, run_sweep
 from cascade.training.export.assemble import assemble
@@ -44,6 +44,7 @@ def train(
     max_error: float = 0.15,
     int8: bool = False,
     settings: Mapping[str, Any] | None = None,
+    replace: bool = False,
 ) -> None:
     """Train every recipe and write a bundle.
 
@@ -61,13 +62,19 @@ def train(
             smallest that can be promised if that is more; see `cascade.guarantees.risk_control`.
         int8: also pack an int8 variant of every image stage, see `cascade.training.export.quantize`.
         settings: dotted field -> value, for all recipes; see `cascade.training.overrides.override`.
+        replace: whether a bundle at ``out`` may be replaced.
 
     Raises:
+        OutputError: at once, when something at ``out`` would be lost.
         DataError: when photos are missing or unusable.
         RecipeError: when a recipe is wrong.
         UsageError: when ``only`` names no recipe or the device does not exist.
     """
     work = work or out.with_name(out.name + ".work")
+    bundle = work / "bundle"
+    if not only:
+        check_bundle_target(out, replace=replace)
+        empty_scratch(bundle)
     project = open_project(data, recipes, work, only=only, device=device, settings=settings)
     facts = {r.name: r.to_dict() for r in project.recipes}
     tracker = Tracker(wandb, config={"recipes": facts, "data": project.data.fingerprint()})
@@ -89,8 +96,6 @@ def train(
         if only:
             report.line(f"trained {', '.join(networks)}; run again without --only for a bundle")
             return
-        bundle = work / "bundle"
-        shutil.rmtree(bundle, ignore_errors=True)
         bundle.mkdir(parents=True)
         assemble(
             bundle,

@@ -132,7 +132,7 @@ def test_output_file_and_format_by_ending(run_cli, album, tmp_path):
         (["album", "--null"], "give - in place of paths"),
         (["album", "-f", "parquet"], "cannot be written to standard output"),
         (["album", "-o", "no/such/folder/x.csv"], "no/such/folder: no such folder"),
-        (["album", "-o", "taken.csv"], "taken.csv: exists and is not overwritten; --resume continues"),
+        (["album", "-o", "taken.csv"], "taken.csv: was not written by cascade"),
         (["album", "-o", "taken.csv", "--resume"], "no taken.csv.state beside it"),
     ],
 )

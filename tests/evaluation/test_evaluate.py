@@ -274,6 +274,7 @@ class TestCommand:
         report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
         assert [row["photos"] for row in figures.pop("promise")] == [40] * 7
         assert figures.pop("label_sets") == []
+        assert figures.pop("generator").startswith("cascade ")
         assert figures == {key: report[key] for key in figures}
         assert (tmp_path / "out" / "report.html").is_file()
 

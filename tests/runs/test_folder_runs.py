@@ -264,8 +264,7 @@ def test_kill_9_puts_the_blame_on_no_photo(spawn, folder_runs, tmp_path):
         wait_for(lambda size=size: output.exists() and output.stat().st_size > size)
         process.kill()
         finish(process)
-    assert output.with_name("rows.jsonl.crash").stat().st_size == 0
-    assert finish(spawn("classify", folder, "-o", output, "--resume", "-q")) == (0, "")
+    assert finish(spawn("classify", folder, "-o", output, "--resume", "-q"))[0] == 0
 
 
 def test_rows_can_be_read_while_they_are_written(spawn, folder_runs, tmp_path):
@@ -368,7 +367,7 @@ def test_no_network_no_other_program_no_other_file(spawn, album, tmp_path):
     assert set(err.splitlines()) == {
         f"wrote {output}",
         f"wrote {output}.state",
-        f"wrote {output}.crash",
+        f"wrote {output}.running",
     }
     # The audit would have seen it:
     side_cars = ["classify", album / "0" / "000.jpg", "--write-xmp"]
@@ -390,3 +389,169 @@ def wait_for(condition, seconds=300.0):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_failed_photos_are_named_and_read_again_on_request(run_cli, album, tmp_path, photo):
+    output = tmp_path / "rows.jsonl"
+    broken = album / "1" / "broken.jpg"
+    run_cli("classify", album, "-o", output)
+    status = broken.stat()
+    broken.write_bytes(b"no photo")
+    os.utime(broken, ns=(status.st_atime_ns, status.st_mtime_ns))
+    ran = run_cli("classify", album, "-o", output, "--resume")
+    assert "1 photos failed in earlier runs (not_an_image 1); --retry-failed reads them again" in ran.err
+    assert "0 photos in" in ran.err
+    ran = run_cli("classify", album, "-o", output, "--resume", "--retry-failed")
+    assert "they are read again" in ran.err
+    assert "1 photo in" in ran.err
+    assert len(rows(output)) == 61
+    assert run_cli("classify", album, "-o", output, "--retry-failed").code == 2
+
+
+def test_failed_copies_are_read_again_by_content(run_cli, album, tmp_path):
+    output = tmp_path / "rows.jsonl"
+    shutil.copy(album / "1" / "broken.jpg", album / "2" / "broken.jpg")
+    run_cli("classify", album, "-o", output, "--by-content")
+    ran = run_cli("classify", album, "-o", output, "--by-content", "--resume", "--retry-failed")
+    assert "2 photos in" in ran.err
+    assert len(rows(output)) == 62
+
+
+def test_side_cars_of_a_finished_run(run_cli, album, tmp_path):
+    output = tmp_path / "rows.jsonl"
+    run_cli("classify", album, "-o", output)
+    ran = run_cli("classify", album, "-o", output, "--resume", "--write-xmp")
+    assert "side-cars: written 60" in ran.err
+    assert len(list(album.rglob("*.xmp"))) == 60
+
+
+@pytest.mark.parametrize("where", ["file", "standard output"])
+def test_json_is_one_document(run_cli, album, tmp_path, where):
+    output = tmp_path / "rows.json"
+    if where == "file":
+        run_cli("classify", album, "-o", output)
+        found = json.loads(output.read_text(encoding="utf-8"))
+    else:
+        found = json.loads(run_cli("classify", album, "-f", "json").out)
+    assert len(found) == 61
+    assert found[0]["bundle"].startswith("tiny ")
+
+
+def test_json_of_a_run_that_was_killed(folder_runs, tiny_bundle, tmp_path, run_cli, photo):
+    output = tmp_path / "rows.json"
+    run_cli("classify", photo("album/a.jpg"), "-o", output)
+    photo("album/b.jpg")
+    run_cli("classify", tmp_path / "album", "-o", output, "--resume")
+    assert len(json.loads(output.read_text(encoding="utf-8"))) == 2
+
+
+def test_unknown_endings_are_refused(run_cli, album, tmp_path):
+    ran = run_cli("classify", album, "-o", tmp_path / "rows.xlsx")
+    assert ran.code == 2
+    assert "rows are not written as .xlsx; end the name with .jsonl" in ran.err
+    assert not (tmp_path / "rows.xlsx").exists()
+    assert run_cli("classify", album, "-o", tmp_path / "rows.xlsx", "-f", "csv").code == 1
+
+
+def test_sorting_again_leaves_no_undo_file(run_cli, album, tmp_path):
+    target = tmp_path / "sorted"
+    command = ["classify", album, "--sort-into", target, "--yes"]
+    run_cli(*command)
+    ran = run_cli(*command)
+    assert "already there 60; there was nothing to do" in ran.err
+    assert "cascade undo" not in ran.err
+    assert len(list(target.glob("undo-*"))) == 1
+
+
+@pytest.mark.parametrize("option", ["--gallery", "--sort-into"])
+def test_targets_are_checked_before_the_work(run_cli, album, tmp_path, monkeypatch, option):
+    monkeypatch.setattr("cascade.cli.classify.Cascade", lambda *_, **__: pytest.fail("work began"))
+    (tmp_path / "file").write_text("mine")
+    ran = run_cli("classify", album, option, tmp_path / "file" / "x")
+    assert ran.code == 2
+    assert f"for {option}" in ran.err
+
+
+def test_a_gallery_of_somebody_else_stays(run_cli, album, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("<!doctype html>mine")
+    ran = run_cli("classify", album, "-o", tmp_path / "rows.csv", "--resume", "--gallery", page)
+    assert ran.code == 2
+    assert page.read_text() == "<!doctype html>mine"
+
+
+def test_a_dry_run_writes_nothing(run_cli, album, tmp_path):
+    output = tmp_path / "rows.jsonl"
+    before = sorted(tmp_path.rglob("*"))
+    more = ["--sort-into", tmp_path / "sorted", "--gallery", tmp_path / "page.html", "--write-xmp", "--yes"]
+    ran = run_cli("classify", album, "-o", output, "--dry-run", *more)
+    assert ran.code == 0
+    assert "would classify 61 photos\n" in ran.out
+    assert f"would write rows to {output} as jsonl" in ran.out
+    assert f"would link photos into folders of {tmp_path / 'sorted'}\n" in ran.out
+    assert sorted(tmp_path.rglob("*")) == before
+    run_cli("classify", album, "-o", output)
+    ran = run_cli("classify", album, "-o", output, "--resume", "--retry-failed", "--dry-run")
+    assert "would classify 1 photos; 60 are done" in ran.out
+    assert run_cli("classify", album, "-o", output, "--dry-run").code == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_standard_output_has_no_use_for_resume(tiny_bundle, album):
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "cascade", "classify", album, "-q"],
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "CASCADE_BUNDLE": str(tiny_bundle)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert process.returncode == 2
+    assert "standard output: writing stopped" in process.stderr
+    assert "--resume" not in process.stderr
+
+
+def test_a_folder_of_links_says_how_to_follow_them(run_cli, album, tmp_path):
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "a.jpg").symlink_to(album / "0" / "000.jpg")
+    ran = run_cli("classify", links)
+    assert ran.code == 2
+    assert "--follow-links" in ran.err
+    (links / "b.jpg").write_bytes((album / "0" / "000.jpg").read_bytes())
+    (links / "c.jpg").write_bytes((album / "0" / "000.jpg").read_bytes())
+    assert "--follow-links" in run_cli("classify", links).err
+    assert run_cli("classify", links, "--follow-links").code == 0
+
+
+def test_the_limit_of_pixels_may_change(run_cli, album, tmp_path):
+    output = tmp_path / "rows.jsonl"
+    run_cli("classify", album, "-o", output, "--max-pixels", "500")
+    failed = sum(row["error"] is not None for row in rows(output))
+    assert failed > 1
+    ran = run_cli("classify", album, "-o", output, "--resume", "--retry-failed", "--max-pixels", "50000000")
+    assert f"{failed:,} photos in" in ran.err
+    assert sum(row["error"] is not None for row in rows(output)) == 1
+
+
+#: The command line that is killed from outside whenever it meets one photo, as for lack of memory.
+KILLED = CRASHING.replace("ctypes.string_at(0)", "__import__('os').kill(__import__('os').getpid(), 9)")
+
+
+def test_a_photo_for_which_the_process_is_killed_is_set_aside(spawn, folder_runs, tmp_path):
+    folder = folder_runs.make_photos(tmp_path / "many", 150)
+    (folder / "0000" / "0000050.jpg").rename(folder / "0000" / "poison.jpg")
+    output = tmp_path / "rows.jsonl"
+    codes = []
+    while len(codes) < 8:
+        process = spawn("classify", folder, "-o", output, "--resume", "-q", program=["-c", KILLED])
+        codes.append(finish(process)[0])
+        if codes[-1] >= 0:
+            break
+    # Killed once among others, and twice alone.
+    assert codes == [-signal.SIGKILL] * 3 + [1]
+    found = rows(output)
+    assert len(found) == len({row["path"] for row in found}) == 150
+    failed = {Path(row["path"]).name: row["error"]["code"] for row in found if row["error"]}
+    assert failed == {"poison.jpg": "killed"}

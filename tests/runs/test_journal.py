@@ -106,7 +106,7 @@ def test_a_second_process_is_refused(tmp_path):
 
 def test_a_file_that_is_no_journal(tmp_path):
     (tmp_path / "j").write_bytes(b"something else entirely" * 100)
-    with pytest.raises(OutputError, match="is no journal, or is damaged; begin again with --restart"):
+    with pytest.raises(OutputError, match="is no journal; move it away"):
         Journal(tmp_path / "j")
 
 

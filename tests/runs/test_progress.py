@@ -165,8 +165,8 @@ def test_every_option_that_changes_rows_is_a_fact():
     before = options.facts("00", ("path",))
     for change in (
         {"format_name": "csv"}, {"explain": True}, {"ask": "never"}, {"operating_point": "strict"},
-        {"label_set": 0.9}, {"max_error": 0.1}, {"top_k": 3}, {"max_pixels": 5}, {"by_content": True},
+        {"label_set": 0.9}, {"max_error": 0.1}, {"top_k": 3}, {"by_content": True},
     ):  # fmt: skip
         assert ClassifyOptions(**GIVEN | change).facts("00", ("path",)) != before
-    for change in ({"workers": 2}, {"quiet": True}, {"output": "x.txt", "resume": True}):
+    for change in ({"workers": 2}, {"max_pixels": 5}, {"quiet": True}, {"output": "x.txt", "resume": True}):
         assert ClassifyOptions(**GIVEN | change).facts("00", ("path",)) == before

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from cascade import ErrorInfo, Opinion, Prediction
 from cascade.errors import OutputError
+from cascade.runs.row_sink import RowSink
 from cascade.runs.rows import FIELDS, make_row
-from cascade.runs.writers import CsvFormat, JsonlFormat, RowSink, TableFormat, make_format
+from cascade.runs.writers import CsvFormat, JsonlFormat, TableFormat, make_format
 
 GOOD = make_row(
     Prediction(

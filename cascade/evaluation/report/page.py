@@ -24,6 +24,7 @@ from cascade.evaluation.report.table import compared_ways, difference_text
 from cascade.evaluation.results import Evaluation
 from cascade.imaging.files import readable
 from cascade.imaging.thumbnail import thumbnail_base64
+from cascade.ownership import check_file_target, marked
 
 __all__ = ["prepare_report", "write_report"]
 
@@ -36,7 +37,7 @@ def prepare_report(folder: Path) -> None:
 
     Raises:
         MissingExtraError: when the extra `report` is not installed.
-        OutputError: when the folder cannot be made.
+        OutputError: when the folder cannot be made, or holds a file of such a name that no report wrote.
     """
     if any(importlib.util.find_spec(name) is None for name in _PACKAGES):
         raise MissingExtraError("cascade evaluate --report", "report")
@@ -44,6 +45,8 @@ def prepare_report(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made ({error.strerror or error})") from error
+    for name in ("report.html", "report.json", "photos.csv"):
+        check_file_target(folder / name, "--report")
 
 
 def write_report(evaluation: Evaluation, folder: Path, proof: Proof | None = None) -> Path:
@@ -66,7 +69,9 @@ def write_report(evaluation: Evaluation, folder: Path, proof: Proof | None = Non
     page = _render(evaluation, found, plots.draw(found, compared_ways(evaluation)), proof)
     path = folder / "report.html"
     try:
-        (folder / "report.json").write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
+        (folder / "report.json").write_text(
+            json.dumps(marked(found), indent=1, ensure_ascii=False), encoding="utf-8"
+        )
         write_csv(evaluation, folder / "photos.csv")
         path.write_text(page, encoding="utf-8")
     except OSError as error:

@@ -6,9 +6,9 @@ are fitted anew, because they hold for photos like those that they were fitted o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from cascade.bundle.manifest import Bundle
 from cascade.bundle.stage import EXACT, GraphFile, Stage
 from cascade.errors import DataError
 from cascade.evaluation.dataset import scan
+from cascade.ownership import check_bundle_target, empty_scratch
 from cascade.training.export.finish_bundle import Draft, complete, data_facts
 from cascade.training.export.packaging import take_place
 from cascade.training.progress import Report
@@ -40,6 +41,7 @@ def recalibrate(
     name: str | None = None,
     version: str | None = None,
     max_error: float = 0.15,
+    replace_bundle: bool = False,
 ) -> None:
     """Calibrate a bundle on other photos and write it as a new one.
 
@@ -48,20 +50,24 @@ def recalibrate(
         data: labelled photos, see `cascade.evaluation.dataset.scan`. Of `DATA/LABEL/FILE` that the bundle has
         never
             seen, 15 % are set aside to measure and the rest calibrates; else the split `calibration` does.
-        out: folder of the new bundle; replaced if it is a bundle already, also if it is ``bundle`` itself.
+        out: folder of the new bundle.
         name: of the new bundle; as before if None.
         version: of the new bundle; as before if None.
         max_error: see `cascade.training.run.train`.
+        replace_bundle: whether a bundle at ``out`` may be replaced; it may be ``bundle`` itself.
 
     Raises:
+        OutputError: at once, when something at ``out`` would be lost.
         BundleError: when the bundle is damaged.
         DataError: when photos are missing, too few, or labelled with what the bundle does not know.
     """
+    check_bundle_target(out, replace=replace_bundle)
+    work = out.with_name(out.name + ".calibrate")  # not OUT.work, where a training keeps its checkpoints
+    empty_scratch(work / "bundle")
     old = Bundle.load(bundle)
     for stage in old.stages:
         for variant in (EXACT, *stage.variants):
             old.check_hash(stage.as_variant(variant))
-    work = out.with_name(out.name + ".calibrate")  # not OUT.work, where a training keeps its checkpoints
     dataset = readable(scan(data), work)
     unknown = sorted(set(dataset.labels) - set(old.tree.labels))
     if unknown:
@@ -80,7 +86,6 @@ def recalibrate(
     with Report() as report:
         report.line(f"{len(fits)} photos calibrate, {len(dataset.split('test'))} measure")
         folder = work / "bundle"
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         title = f"{name} {version}"
         draft = Draft(
@@ -96,7 +101,9 @@ def recalibrate(
         )
         complete(folder, draft, fits, dataset.split("test"), report=report, max_error=max_error)
         take_place(folder, out)
-        shutil.rmtree(work)
+        (work / "unreadable.json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # whatever else is in there is not ours
+            work.rmdir()
         report.line(f"wrote {out}; measure it with: cascade evaluate {data} --bundle {out}")
 
 

@@ -31,6 +31,7 @@ from cascade.evaluation.dataset import Dataset, Photo, scan
 from cascade.evaluation.metrics import wilson_interval
 from cascade.imaging.preprocessing import InputSpec
 from cascade.inference.session import GraphSession
+from cascade.ownership import GENERATOR, PNG_MARK, check_file_target
 from cascade.training.data.cached_views import cache_plain
 from cascade.training.export.assemble import floating_point_operations
 from cascade.training.export.image_graph import export_stage
@@ -137,6 +138,8 @@ def compare(
     """
     if not backbones:
         raise UsageError("--backbones names none")
+    for file in ("compare.json", "compare.png") if out.exists() else ():
+        check_file_target(out / file, "--out")
     stages = load_recipes(recipes) if recipes else ()
     where = choose_device(device)
     found = readable(scan(data, stages[0].labels if stages else None), out)
@@ -153,7 +156,12 @@ def compare(
         replace(row, cost=round(row.cost / unit, 4), ms=round(ms, 3))
         for (row, _, _), ms in zip(examined, times, strict=True)
     ]
-    facts = {"split": "calibration", "strength": _STRENGTH, "backbones": [asdict(row) for row in rows]}
+    facts = {
+        "generator": GENERATOR,
+        "split": "calibration",
+        "strength": _STRENGTH,
+        "backbones": [asdict(row) for row in rows],
+    }
     (out / "compare.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     _plot(rows, out / "compare.png")
     console.print(_table(rows))
@@ -307,4 +315,4 @@ def _plot(rows: Sequence[Compared], path: Path) -> None:
     axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, metadata=PNG_MARK)

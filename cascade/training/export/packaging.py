@@ -10,7 +10,8 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,10 +20,11 @@ import onnx
 from PIL import Image
 
 from cascade.bundle.manifest import FORMAT_VERSION, MANIFEST, Bundle
-from cascade.errors import DataError
+from cascade.errors import OutputError
 from cascade.imaging.preprocessing import InputSpec
 from cascade.inference.operating_point import choose_point
 from cascade.inference.pipeline import Pipeline, StageOutputs
+from cascade.ownership import check_bundle_target
 from cascade.policy import decide
 
 __all__ = ["golden_photos", "stage_entry", "take_place", "write_bundle", "write_golden", "write_policy"]
@@ -224,23 +226,24 @@ def _plain(values: Any) -> list[float]:
     return [float(f"{value:.6g}") for value in np.asarray(values, dtype=np.float64)]
 
 
-def take_place(new: Path, target: Path, sentinel: Sequence[str] = (MANIFEST,)) -> None:
-    """Put a finished folder where the target was.
+def take_place(new: Path, target: Path) -> None:
+    """Put a finished bundle at its place; a bundle that is there makes way.
 
     Raises:
-        DataError: when the target holds something that is no bundle; it is left alone.
+        OutputError: when the target holds something that belongs to no bundle; it is left alone.
     """
-    if target.exists():
-        names = {p.name for p in target.iterdir()} if target.is_dir() else {target.name}
-        if names and not set(sentinel) <= names:
-            raise DataError(
-                f"{target}: exists and is not a bundle; the new one is at {new}. Move one of them"
-            )
-        old = target.with_name(target.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
+    try:
+        check_bundle_target(target, replace=True)
+    except OutputError as error:
+        raise OutputError(f"{error} (the new bundle is at {new})") from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
         new.rename(target)
-        shutil.rmtree(old)
-    else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        new.rename(target)
+        return
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as aside:
+        old = target.rename(Path(aside) / target.name)
+        try:
+            new.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
