@@ -8,6 +8,7 @@ the photos went in.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -79,28 +80,59 @@ class Cascade:
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         self.variant = choose_variant(loaded).variant if variant == AUTO else variant
         self.bundle = loaded.with_variant(self.variant)
+        if workers is not None and workers < 1:
+            raise UsageError(f"workers is {workers}; it must be at least 1")
+        self.ask = ask
+        self._choose(operating_point, max_error, budget, label_set, top_k)
+        self.workers = workers or usable_cores()
+        self.max_pixels = max_pixels
+        self.pipeline = Pipeline.of(self.bundle)
+        for stage in (self.bundle.general, self.bundle.arbiter):
+            self.pipeline.session(stage)  # loads it, so that a damaged bundle is noticed now
+
+    def _choose(
+        self,
+        operating_point: str,
+        max_error: float | None,
+        budget: float | None,
+        label_set: float | None,
+        top_k: int,
+    ) -> None:
+        """Set what decides about answers; nothing here needs a graph."""
         self.operating_point, self.promise, self.budget = choose_point(
             self.bundle,
             operating_point=operating_point,
             max_error=max_error,
             budget=budget,
             label_set=label_set,
-            ask=ask,
+            ask=self.ask,
         )
         if top_k < 1:
             raise UsageError(f"top_k is {top_k}; it must be at least 1")
-        if workers is not None and workers < 1:
-            raise UsageError(f"workers is {workers}; it must be at least 1")
-        self.ask = ask
         self.top_k = min(top_k, len(self.bundle.tree.labels))
         self.label_set = label_set
         if label_set is not None:
             _label_sets(self.bundle).threshold(label_set)  # refuses what cannot be given
-        self.workers = workers or usable_cores()
-        self.max_pixels = max_pixels
-        self.pipeline = Pipeline.of(self.bundle)
-        for stage in (self.bundle.general, self.bundle.arbiter):
-            self.pipeline.session(stage)  # loads it, so that a damaged bundle is noticed now
+
+    def with_options(
+        self,
+        *,
+        operating_point: str = "default",
+        max_error: float | None = None,
+        budget: float | None = None,
+        label_set: float | None = None,
+        top_k: int = 5,
+    ) -> Cascade:
+        """Return a classifier with other options that shares the loaded graphs; it costs next to nothing.
+
+        The arguments are those of the constructor.
+
+        Raises:
+            UsageError: when an argument makes no sense, or the bundle cannot give what is asked for.
+        """
+        other = copy.copy(self)
+        other._choose(operating_point, max_error, budget, label_set, top_k)
+        return other
 
     def __repr__(self) -> str:
         return f"Cascade(bundle={str(self.bundle.folder)!r}, version={self.bundle.version!r})"
@@ -118,7 +150,23 @@ class Cascade:
         Raises:
             UsageError: when ``image`` is of a type that is no photo.
         """
-        return self._predict_batch([image])[0]
+        return self.predict_batch([image])[0]
+
+    def predict_batch(self, images: Sequence[ImageSource]) -> list[Prediction]:
+        """Classify a few photos together, in this thread, and return their predictions in order.
+
+        For callers that have threads of their own; `predict_many` is for long streams.
+
+        Raises:
+            UsageError: when an item is of a type that is no photo.
+        """
+        photos = self.prepare_photos(images)
+        rows = {position: _error_row(images[position], error, ms) for position, error, ms in photos.failed}
+        if photos.positions:
+            outputs = self.run_stages(photos.inputs)
+            for row, position in enumerate(photos.positions):
+                rows[position] = self._answer(images[position], outputs, row, photos)
+        return [rows[position] for position in range(len(images))]
 
     def predict_many(self, images: Iterable[ImageSource], *, batch_size: int = 16) -> Iterator[Prediction]:
         """Classify a stream of photos; answers come in the same order, while the stream is still read.
@@ -134,17 +182,13 @@ class Cascade:
         """
         if batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
-        batches = map_batches(self._predict_batch, images, workers=self.workers, batch_size=batch_size)
+        batches = map_batches(self.predict_batch, images, workers=self.workers, batch_size=batch_size)
         return (prediction for batch in batches for prediction in batch)
 
-    def _predict_batch(self, images: Sequence[ImageSource]) -> list[Prediction]:
-        photos = self.prepare_photos(images)
-        rows = {position: _error_row(images[position], error, ms) for position, error, ms in photos.failed}
-        if photos.positions:
-            outputs = self.run_stages(photos.inputs)
-            for row, position in enumerate(photos.positions):
-                rows[position] = self._answer(images[position], outputs, row, photos)
-        return [rows[position] for position in range(len(images))]
+    def warm_up(self) -> None:
+        """Load every graph and run it once, so that the first photo is as fast as every other."""
+        grey = np.full((64, 64, 3), 128, dtype=np.uint8)
+        self.run_stages(self.prepare_photos([grey]).inputs, ask="always")
 
     def prepare_photos(self, images: Iterable[ImageSource]) -> PreparedPhotos:
         """Decode photos as `predict` does; see `cascade.inference.pipeline.Pipeline.prepare`."""

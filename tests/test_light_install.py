@@ -29,7 +29,14 @@ THEIRS = [
     "packaging", "pygments", "sympy", "typing_extensions",
 ]  # fmt: skip
 #: Modules that only a command with an extra imports, and the library that they need.
-EXTRA_MODULES = {"cascade.evaluation.report.plots": "matplotlib"}
+EXTRA_MODULES = {"cascade.evaluation.report.plots": "matplotlib"} | {
+    f"cascade.serving.{name}": library
+    for library, names in {
+        "starlette": ("app", "bodies", "classify_route", "guard", "inference_routes", "problems", "server"),
+        "prometheus_client": ("metrics", "service"),
+    }.items()
+    for name in names
+}
 
 HOOK = """
 import sys

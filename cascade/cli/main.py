@@ -24,6 +24,7 @@ __all__ = ["cli", "main"]
 #: Every command, in the order of --help, and where it is.
 _COMMANDS: Final = {
     "classify": "cascade.cli.classify:classify",
+    "serve": "cascade.cli.serve:serve",
     "info": "cascade.cli.info:info",
     "demo": "cascade.cli.demo:demo",
     "train": "cascade.cli.train:train",

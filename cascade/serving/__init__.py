@@ -1,0 +1,1 @@
+"""The HTTP service of `cascade serve`; needs the extra `serve`."""
