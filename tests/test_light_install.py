@@ -32,8 +32,9 @@ THEIRS = [
 EXTRA_MODULES = {"cascade.evaluation.report.plots": "matplotlib"} | {
     f"cascade.serving.{name}": library
     for library, names in {
-        "starlette": ("app", "bodies", "classify_route", "guard", "inference_routes", "problems", "server"),
-        "prometheus_client": ("metrics", "service"),
+        "starlette": ("app", "bodies", "classify_route", "guard", "inference_routes", "problems", "service"),
+        "uvicorn": ("server",),
+        "prometheus_client": ("metrics",),
     }.items()
     for name in names
 }
