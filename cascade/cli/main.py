@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
@@ -94,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    # What Pillow remarks about metadata would stand among the rows; what matters is in a row's warnings.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         code = cli.main(
             args=None if arguments is None else list(arguments), prog_name="cascade", standalone_mode=False

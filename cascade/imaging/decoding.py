@@ -26,6 +26,7 @@ from PIL import Image, ImageFile
 from cascade.errors import ImageError, UsageError
 from cascade.imaging.colour import to_rgb
 from cascade.imaging.formats import FORMATS, as_image_error, identify, reason
+from cascade.imaging.memory import reserved
 from cascade.imaging.salvage import completed_progressive, decoded_part
 
 __all__ = ["FORMATS", "MAX_PIXELS", "ImageSource", "load_image", "reduction_factor"]
@@ -48,6 +49,10 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+#: As Pillow holds them; every mode that is not here takes four.
+_BYTES_PER_PIXEL: Final = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,12 +207,35 @@ def _load(image: Image.Image, wish: _Wish, *, scaled: bool) -> Image.Image:
     _check_size(image.size, wish.max_pixels)
     done = 1
     factor = 0
+    stored = image.size
     if scaled and image.format in ("JPEG", "MPO"):
         assert isinstance(image, ImageFile.ImageFile)
         width, height = image.size
         factor = _factor(image.size, _orientation(image), wish)
         image.draft(None, (width // factor, height // factor))
         done = round(width / image.width)  # the decoder may not be able to scale this photo
+    with reserved(_peak_bytes(image, stored)):
+        return _load_reserved(image, wish, factor, done)
+
+
+def _peak_bytes(image: Image.Image, stored: tuple[int, int]) -> int:
+    """Return about how many bytes decoding takes, pixels and what is made of them before they are reduced.
+
+    Args:
+        image: opened, not loaded; its size is that which the decoder will give.
+        stored: (width, height) in the file.
+    """
+    held = _BYTES_PER_PIXEL.get(image.mode, 4)
+    # Decoders of these hand over whole frames; other modes are converted before they are reduced.
+    copied = image.format in ("WEBP", "AVIF", "HEIF", "GIF") or image.mode not in ("L", "RGB", "RGBA", "CMYK")
+    wide = image.mode in ("I", "F") or image.mode.startswith("I;16")
+    peak = image.width * image.height * (held + (16 if wide else 4 if copied else 0))
+    # A progressive JPEG keeps two bytes for every coefficient of the whole photo.
+    waves = 2 * len(image.getbands()) if image.info.get("progressive") else 0
+    return peak + stored[0] * stored[1] * waves
+
+
+def _load_reserved(image: Image.Image, wish: _Wish, factor: int, done: int) -> Image.Image:
     loaded = image
     try:
         image.load()

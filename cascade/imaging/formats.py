@@ -140,7 +140,7 @@ def as_image_error(error: Exception) -> ImageError:
     if isinstance(error, ImageError):
         return error
     if isinstance(error, MemoryError):
-        return ImageError("too_many_pixels", "needs more memory than there is")
+        return ImageError("not_enough_memory", "needs more memory than there is")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return ImageError("too_many_pixels", text)
     if isinstance(error, OSError) and error.errno is not None:  # from the disk; decoders give no number

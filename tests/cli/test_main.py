@@ -142,3 +142,25 @@ def test_classify_does_not_import_what_only_others_need(tiny_bundle, photo):
     assert "'onnxruntime'" in loaded  # or the next line proves nothing
     for heavy in ("torch", "timm", "rich", "sklearn", "scipy", "matplotlib", "pyarrow", "onnx"):
         assert f"'{heavy}'" not in loaded
+
+
+def test_remarks_of_pillow_do_not_stand_among_the_rows(photo, tiny_bundle):
+    path = photo()
+    code = (
+        "import PIL.Image, warnings, sys\n"
+        "from cascade.imaging import decoding\n"
+        "real = decoding.identify\n"
+        "def loud(file):\n"
+        "    warnings.warn_explicit('odd metadata', UserWarning, 'x.py', 1, 'PIL.X')\n"
+        "    return real(file)\n"
+        "decoding.identify = loud\n"
+        "from cascade.cli.main import main\n"
+        f"main(['classify', {str(path)!r}, '--bundle', sys.argv[1], '-q'])\n"
+    )
+    import subprocess
+    import sys
+
+    bundle = str(tiny_bundle)
+    ran = subprocess.run([sys.executable, "-c", code, bundle], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "odd metadata" not in ran.stderr

@@ -223,7 +223,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(spawn, folder_runs, t
 #: The command line with a decoder that dies of a bad pointer when it meets one photo, as C code does.
 CRASHING = """
 import ctypes, pathlib, sys
-from cascade import classifier
+from cascade.inference import pipeline as classifier
 from cascade.cli.main import main
 real = classifier.load_image
 def load(source, **options):
@@ -555,3 +555,33 @@ def test_a_photo_for_which_the_process_is_killed_is_set_aside(spawn, folder_runs
     assert len(found) == len({row["path"] for row in found}) == 150
     failed = {Path(row["path"]).name: row["error"]["code"] for row in found if row["error"]}
     assert failed == {"poison.jpg": "killed"}
+
+
+#: The command line with 300 MB of address space to spare when it reads its first photo.
+NARROW = """
+import pathlib, resource, sys
+from cascade.inference import pipeline
+from cascade.cli.main import main
+real, limited = pipeline.load_image, []
+def load(source, **options):
+    if not limited:
+        limited.append(True)
+        used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, resource.RLIM_INFINITY))
+    return real(source, **options)
+pipeline.load_image = load
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_a_photo_that_does_not_fit_into_memory_is_a_row(spawn, tmp_path, photo):
+    photo("many/b.jpg")
+    huge = photo("many/a.png", size=(13_000, 13_000))
+    assert huge.stat().st_size < 3_000_000
+    output = tmp_path / "rows.jsonl"
+    command = ["classify", tmp_path / "many", "-o", output, "--resume", "-q", "--workers", "1"]
+    code, err = finish(spawn(*command, program=["-c", NARROW]))
+    assert code == 1, err
+    assert [row["error"] and row["error"]["code"] for row in rows(output)] == ["not_enough_memory", None]
+    assert "MB to decode" in rows(output)[0]["error"]["message"]
