@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from cascade.cli.options import bundle_option, command, promised_error_option, replace_option, training_extra
+from cascade.cli.options import (
+    bundle_option,
+    command,
+    label_map_option,
+    promised_error_option,
+    replace_option,
+    training_extra,
+)
+from cascade.evaluation.label_map import parse_label_map
 
 __all__ = ["calibrate"]
 
@@ -25,6 +33,7 @@ __all__ = ["calibrate"]
 @click.option("--name", metavar="TEXT", help="Name of the new bundle.  [default: as before]")
 @click.option("--bundle-version", metavar="VERSION", help="Of the new bundle.  [default: as before]")
 @replace_option
+@label_map_option
 @promised_error_option
 def calibrate(
     data: Path,
@@ -32,6 +41,7 @@ def calibrate(
     out: Path,
     name: str | None,
     bundle_version: str | None,
+    label_map: tuple[str, ...],
     max_error: float,
     replace: bool,
 ) -> None:
@@ -47,5 +57,12 @@ def calibrate(
     with training_extra("cascade calibrate"):
         from cascade.training.calibration.recalibrate import recalibrate
     recalibrate(
-        bundle, data, out, name=name, version=bundle_version, max_error=max_error, replace_bundle=replace
+        bundle,
+        data,
+        out,
+        name=name,
+        version=bundle_version,
+        max_error=max_error,
+        label_map=parse_label_map(label_map),
+        replace_bundle=replace,
     )

@@ -15,11 +15,13 @@ from cascade.cli.options import (
     budget_option,
     bundle_option,
     command,
+    label_map_option,
     max_error_option,
     quiet_option,
     variant_option,
 )
 from cascade.errors import OutputError, UsageError
+from cascade.evaluation.label_map import parse_label_map
 from cascade.ownership import check_file_target, marked
 from cascade.progress_bar import CountBar
 
@@ -73,6 +75,7 @@ __all__ = ["evaluate"]
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     help="Also write every figure as JSON; - is standard output, in place of the table.",
 )
+@label_map_option
 @quiet_option
 def evaluate(
     data: Path,
@@ -86,6 +89,7 @@ def evaluate(
     drift: bool,
     report: Path | None,
     json_file: Path | None,
+    label_map: tuple[str, ...],
     quiet: bool,
 ) -> None:
     """Measure a bundle on the labelled photos below DATA.
@@ -119,6 +123,7 @@ def evaluate(
             max_error=max_error,
             budget=budget,
             variant=variant,
+            label_map=parse_label_map(label_map),
             progress=bar.update,
         )
         cascade = Cascade(

@@ -17,6 +17,7 @@ __all__ = [
     "budget_option",
     "bundle_option",
     "command",
+    "label_map_option",
     "max_error_option",
     "model_options",
     "promised_error_option",
@@ -55,6 +56,17 @@ def ask_option(command: Command) -> Command:
         default="router",
         show_default=True,
         help="Which experts are asked: those that the router expects to help, none, or all.",
+    )(command)
+
+
+def label_map_option(command: Command) -> Command:
+    """Add ``--label-map``."""
+    return click.option(
+        "--label-map",
+        metavar="FOLDER=LABEL",
+        multiple=True,
+        help="Photos of this folder show that label, e.g. livingroom=living_room; may be given several times,"
+        " or name a text file of such lines.",
     )(command)
 
 

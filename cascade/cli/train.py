@@ -7,8 +7,15 @@ from pathlib import Path
 
 import click
 
-from cascade.cli.options import command, promised_error_option, replace_option, training_extra
+from cascade.cli.options import (
+    command,
+    label_map_option,
+    promised_error_option,
+    replace_option,
+    training_extra,
+)
 from cascade.errors import UsageError
+from cascade.evaluation.label_map import parse_label_map
 
 __all__ = ["train"]
 
@@ -70,6 +77,7 @@ __all__ = ["train"]
     "--bundle-version", metavar="VERSION", default="0.1.0", show_default=True, help="Of the bundle."
 )
 @replace_option
+@label_map_option
 @promised_error_option
 @click.option("--int8", is_flag=True, help="Also pack a faster int8 variant of every network.")
 def train(
@@ -85,6 +93,7 @@ def train(
     device: str | None,
     name: str | None,
     bundle_version: str,
+    label_map: tuple[str, ...],
     max_error: float,
     int8: bool,
     replace: bool,
@@ -103,11 +112,19 @@ def train(
     with training_extra("cascade train"):
         from cascade.training import run
         from cascade.training.overrides import parse_settings
-    changed = parse_settings(settings)
+    changed, mapped = parse_settings(settings), parse_label_map(label_map)
     if explores or out is None:
         names = only or ("general",)
         run.explore(
-            data, recipes, home, only=names, sweep=sweep, wandb=wandb, device=device, settings=changed
+            data,
+            recipes,
+            home,
+            only=names,
+            sweep=sweep,
+            wandb=wandb,
+            device=device,
+            settings=changed,
+            label_map=mapped,
         )
         return
     run.train(
@@ -124,4 +141,5 @@ def train(
         int8=int8,
         replace=replace,
         settings=changed,
+        label_map=mapped,
     )

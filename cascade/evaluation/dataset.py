@@ -16,7 +16,7 @@ import csv
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -84,7 +84,11 @@ class Dataset:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def scan(folders: Path | Sequence[Path], labels: Iterable[str] | None = None) -> Dataset:
+def scan(
+    folders: Path | Sequence[Path],
+    labels: Iterable[str] | None = None,
+    label_map: Mapping[str, str] | None = None,
+) -> Dataset:
     """Find the labelled photos of a folder, or of several.
 
     A file that occurs twice is used once: in `test` rather than `calibration` rather than `train`, so
@@ -94,9 +98,11 @@ def scan(folders: Path | Sequence[Path], labels: Iterable[str] | None = None) ->
     Args:
         folders: see the module.
         labels: only these; None takes all.
+        label_map: name of a folder -> label that it stands for; other folders are named like their labels.
 
     Raises:
-        DataError: when a folder is missing, holds no labelled photo, or none of them has one of ``labels``.
+        DataError: when a folder is missing, holds no labelled photo, or none of them has one of ``labels``;
+            or when ``label_map`` names a folder that is not there.
     """
     roots = [folders] if isinstance(folders, Path) else list(folders)
     named = ", ".join(str(root) for root in roots)
@@ -105,9 +111,10 @@ def scan(folders: Path | Sequence[Path], labels: Iterable[str] | None = None) ->
     dropped: list[tuple[Path, str]] = []
     for root in roots:
         before = len(found)
-        _scan_folder(root, wanted, found, dropped)
+        _scan_folder(root, wanted, label_map or {}, found, dropped)
         if len(found) == before and wanted is None:
             raise DataError(f"{root}: holds no photos; expected LABEL/FILE below it")
+    _check_map(label_map or {}, roots)
     photos = _without_duplicates(found, dropped)
     if not any((root / name).is_dir() for root in roots for name in SPLITS):
         photos = _with_every_label_in_every_split(photos)
@@ -118,8 +125,22 @@ def scan(folders: Path | Sequence[Path], labels: Iterable[str] | None = None) ->
     return Dataset(common, tuple(sorted(photos)), tuple(dropped))
 
 
+def _check_map(label_map: Mapping[str, str], roots: Sequence[Path]) -> None:
+    there = {path.name for root in roots for name in ("", *SPLITS) for path in root.joinpath(name).glob("*")}
+    absent = sorted(set(label_map) - there)
+    if absent:
+        raise DataError(
+            f"{', '.join(str(root) for root in roots)}: the label map names the folder {absent[0]!r}, "
+            "which is not there"
+        )
+
+
 def _scan_folder(
-    folder: Path, wanted: set[str] | None, found: list[Photo], dropped: list[tuple[Path, str]]
+    folder: Path,
+    wanted: set[str] | None,
+    label_map: Mapping[str, str],
+    found: list[Photo],
+    dropped: list[tuple[Path, str]],
 ) -> None:
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; give one with LABEL/FILE below it")
@@ -127,7 +148,7 @@ def _scan_folder(
     sources = _sources(folder)
     for root, split in [(folder / name, name) for name in splits] or [(folder, "")]:
         for directory in sorted(p for p in root.iterdir() if p.is_dir()):
-            label = directory.name
+            label = label_map.get(directory.name, directory.name)
             if wanted is not None and label not in wanted:
                 continue
             for path in sorted(directory.rglob("*")):

@@ -7,13 +7,12 @@ outputs, so that they differ in nothing but in the experts that count.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image
 
 from cascade.arrays import Bools, Float32s, Float64s
 from cascade.bundle.manifest import Bundle
@@ -21,6 +20,7 @@ from cascade.classifier import Cascade
 from cascade.errors import DataError, UsageError
 from cascade.evaluation.dataset import SPLITS, Dataset, Photo, scan
 from cascade.evaluation.results import WAYS, CurvePoint, Evaluation, cost_per_photo
+from cascade.imaging.formats import identify
 from cascade.inference.parallel import map_batches
 from cascade.inference.pipeline import PreparedPhotos, StageOutputs
 from cascade.inference.routing import choose_experts
@@ -98,6 +98,7 @@ def evaluate_folder(
     max_error: float | None = None,
     budget: float | None = None,
     variant: str = "auto",
+    label_map: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a bundle on a folder of labelled photos; what `cascade evaluate` does.
@@ -111,6 +112,7 @@ def evaluate_folder(
         max_error: instead of it, see `cascade.Cascade`.
         budget: likewise.
         variant: which graphs of the bundle run, see `Cascade`.
+        label_map: name of a folder -> label that it stands for.
         progress: called after every batch.
 
     Raises:
@@ -123,7 +125,7 @@ def evaluate_folder(
     cascade = Cascade(
         bundle, operating_point=operating_point, max_error=max_error, budget=budget, variant=variant
     )
-    dataset = scan(data)
+    dataset = scan(data, label_map=label_map)
     return evaluate(cascade, _chosen(dataset, split), dropped=dataset.dropped, progress=progress)
 
 
@@ -213,7 +215,8 @@ def _cost_weights(gain: Float32s, costs: Float64s) -> list[float]:
 
 def _upright_size(path: Path) -> tuple[int, int]:
     """Return width and height of a photo that was read before; only its header is read again."""
-    with Image.open(path) as image:
+    # Not by `Image.open`: what was read may be a photo that only our own decoders know, such as HEIC.
+    with path.open("rb") as file, identify(file) as image:
         width, height = image.size
         return (height, width) if image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8) else (width, height)
 
@@ -243,5 +246,6 @@ def _check_labels(bundle: Bundle, photos: Sequence[Photo]) -> None:
         hints.append(f"{label} (did you mean {near[0]}?)" if near else label)
     raise DataError(
         f"the bundle {bundle.name!r} does not know these labels: {', '.join(hints)}; it knows "
-        f"{', '.join(known)}. Rename the folders, move them away, or give --bundle DIR"
+        f"{', '.join(known)}. Say what they stand for with --label-map FOLDER=LABEL, move them away, or give "
+        "--bundle DIR"
     )

@@ -74,6 +74,7 @@ def open_project(
     only: Sequence[str] = (),
     device: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    label_map: Mapping[str, str] | None = None,
 ) -> Project:
     """Read recipes and find photos.
 
@@ -84,6 +85,7 @@ def open_project(
         only: names of the recipes to work on; all of them if empty.
         device: ``"cpu"``, ``"cuda"``, ...; None takes a GPU when there is one.
         settings: dotted field -> value, for all recipes; see `cascade.training.overrides.override`.
+        label_map: name of a folder -> label that it stands for.
 
     Raises:
         DataError: when photos are missing or unusable.
@@ -99,7 +101,7 @@ def open_project(
     for recipe in stages:
         make_loss(recipe.train)  # a wrong name shows now, not after hours of caching
     where = choose_device(device)
-    dataset = readable(scan(data, stages[0].labels), work)
+    dataset = readable(scan(data, stages[0].labels, label_map), work)
     _check_splits(dataset, stages[0].labels)
     chosen = tuple(recipe for recipe in stages if not only or recipe.name in only)
     _keep_freed_memory()

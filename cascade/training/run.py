@@ -45,6 +45,7 @@ def train(
     int8: bool = False,
     settings: Mapping[str, Any] | None = None,
     replace: bool = False,
+    label_map: Mapping[str, str] | None = None,
 ) -> None:
     """Train every recipe and write a bundle.
 
@@ -63,6 +64,7 @@ def train(
         int8: also pack an int8 variant of every image stage, see `cascade.training.export.quantize`.
         settings: dotted field -> value, for all recipes; see `cascade.training.overrides.override`.
         replace: whether a bundle at ``out`` may be replaced.
+        label_map: name of a folder -> label that it stands for.
 
     Raises:
         OutputError: at once, when something at ``out`` would be lost.
@@ -75,7 +77,9 @@ def train(
     if not only:
         check_bundle_target(out, replace=replace)
         empty_scratch(bundle)
-    project = open_project(data, recipes, work, only=only, device=device, settings=settings)
+    project = open_project(
+        data, recipes, work, only=only, device=device, settings=settings, label_map=label_map
+    )
     facts = {r.name: r.to_dict() for r in project.recipes}
     tracker = Tracker(wandb, config={"recipes": facts, "data": project.data.fingerprint()})
     with Report(tracker=tracker) as report:
@@ -124,6 +128,7 @@ def explore(
     wandb: str = "disabled",
     device: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    label_map: Mapping[str, str] | None = None,
 ) -> None:
     """Run a sweep, or without one a study of learning rates; both make no bundle and print a table.
 
@@ -136,12 +141,15 @@ def explore(
         wandb: of a sweep, as for `train`.
         device: as for `train`.
         settings: as for `train`.
+        label_map: as for `train`.
 
     Raises:
         DataError, RecipeError, UsageError: as `train` does, and for a wrong sweep file.
     """
     plan = None if sweep is None else Sweep.load(sweep)
-    project = open_project(data, recipes, work, only=only, device=device, settings=settings)
+    project = open_project(
+        data, recipes, work, only=only, device=device, settings=settings, label_map=label_map
+    )
     if plan is not None:
         run_sweep(project, plan, wandb=wandb, console=table_console())
         return

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cascade import Cascade
 from cascade.errors import DataError, UsageError
@@ -169,6 +171,24 @@ class TestFolders:
         assert (photo.path.name, photo.label, why.code) == ("broken.jpg", "menu", "not_an_image")
         assert [path.name for path, _ in evaluation.dropped] == ["empty.jpg"]
         assert json.loads(json.dumps(evaluation.to_dict()))["failed"][0]["code"] == "not_an_image"
+
+    def test_a_heic_photo_stops_nothing(
+        self, labelled_folder: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pillow_heif = pytest.importorskip("pillow_heif", reason="pip install 'cascade-vision[heic]'")
+        path = scan(labelled_folder).photos[0].path.with_name("phone.heic")
+        coffee = Image.new("RGB", (120, 80), (90, 60, 30))
+        pillow_heif.from_pillow(coffee).save(path)
+        evaluation = run(tiny_bundle, labelled_folder)
+        place = [photo.path for photo in evaluation.photos].index(path)
+        assert tuple(evaluation.sizes[place]) == coffee.size
+        # Without the extra it is named and left out.
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        without = run(tiny_bundle, labelled_folder)
+        ((photo, why),) = without.failed
+        assert photo.path == path
+        assert "cascade-vision[heic]" in why.message
+        assert len(without.photos) == len(evaluation.photos) - 1
 
     def test_a_whole_batch_of_unreadable_photos_is_no_problem(
         self, labelled_folder: Path, tiny_bundle: Path

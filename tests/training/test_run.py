@@ -195,7 +195,7 @@ def test_calibrating_needs_photos_of_known_labels(trained: Path, photos: Path, t
     with pytest.raises(DataError, match="at least 30"):
         recalibrate(trained, tmp_path / "few", tmp_path / "out")
     (tmp_path / "few" / "brick").rename(tmp_path / "few" / "gravel")
-    with pytest.raises(DataError, match=r"does not know gravel.*rename"):
+    with pytest.raises(DataError, match=r"does not know gravel.*--label-map"):
         recalibrate(trained, tmp_path / "few", tmp_path / "out")
 
 

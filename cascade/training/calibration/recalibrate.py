@@ -42,6 +42,7 @@ def recalibrate(
     version: str | None = None,
     max_error: float = 0.15,
     replace_bundle: bool = False,
+    label_map: Mapping[str, str] | None = None,
 ) -> None:
     """Calibrate a bundle on other photos and write it as a new one.
 
@@ -55,6 +56,7 @@ def recalibrate(
         version: of the new bundle; as before if None.
         max_error: see `cascade.training.run.train`.
         replace_bundle: whether a bundle at ``out`` may be replaced; it may be ``bundle`` itself.
+        label_map: name of a folder -> label that it stands for.
 
     Raises:
         OutputError: at once, when something at ``out`` would be lost.
@@ -68,12 +70,13 @@ def recalibrate(
     for stage in old.stages:
         for variant in (EXACT, *stage.variants):
             old.check_hash(stage.as_variant(variant))
-    dataset = readable(scan(data), work)
+    dataset = readable(scan(data, label_map=label_map), work)
     unknown = sorted(set(dataset.labels) - set(old.tree.labels))
     if unknown:
         raise DataError(
-            f"{data}: the bundle does not know {', '.join(unknown)}; rename these folders to labels of the "
-            f"bundle ({', '.join(old.tree.labels[:5])}, ...; see `cascade info`), or train one of your own"
+            f"{data}: the bundle does not know {', '.join(unknown)}; say what these folders stand for with "
+            f"--label-map FOLDER=LABEL ({', '.join(old.tree.labels[:5])}, ...; see `cascade info`), or "
+            "train one of your own"
         )
     fits = tuple(
         photo for photo in dataset.photos if photo.split in _splits(old, data, dataset.fingerprint())

@@ -30,8 +30,11 @@ def model_card(bundle: Bundle, metrics: Mapping[str, Any], words: Mapping[str, s
     lines += ["", "## Stages", "", "| stage | MB | input | labels | cost |", "|---|---|---|---|---|"]
     for stage in bundle.stages:
         size = (bundle.folder / stage.file).stat().st_size / 1e6
+        cost = (
+            f"{stage.cost:g}" if stage.input else "negligible"
+        )  # small graphs of numbers; nobody counted them
         spec = f"{stage.input.width} x {stage.input.height}" if stage.input else ""
-        lines.append(f"| {stage.name} | {size:.1f} | {spec} | {len(stage.labels)} | {stage.cost:g} |")
+        lines.append(f"| {stage.name} | {size:.1f} | {spec} | {len(stage.labels)} | {cost} |")
     lines += ["", "Cost is in units of one run of the general model (floating-point operations).", ""]
     lines += _measured(bundle) + _calibration(metrics)
     for title, key in (("Training data", "data"), ("Licence", "licence"), ("Limits", "limits")):
