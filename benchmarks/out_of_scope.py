@@ -2,7 +2,7 @@
 
     python benchmarks/out_of_scope.py DATA [--objects DIR ...] [--bundle DIR] [--seed 0]
 
-Every score of `cascade.training.calibration.out_of_distribution` is built, as the graph that would be
+Every score of `scope_scores.py` is built, as the graph that would be
 shipped, from those photos of the
 split `calibration` that a bundle's scope stage is built from (two thirds of it). Things that are no scene:
 
@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from scope_scores import METHODS
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
@@ -37,7 +38,7 @@ from cascade import Cascade
 from cascade.evaluation.dataset import Photo, scan
 from cascade.imaging.files import FindOptions, find_photos
 from cascade.policy import answer_kind, best_of, in_scope
-from cascade.training.calibration.out_of_distribution import METHODS, SHIPPED, InScope, run_scope, scope_graph
+from cascade.training.calibration.out_of_distribution import METHOD, InScope, run_scope, scope_graph
 
 KEPT = 0.95
 COUNT = 60
@@ -119,7 +120,7 @@ def main() -> None:
         found = [item.path for item in find_photos([str(folder)], FindOptions())]
         step = max(1, len(found) // given.photos)
         things[folder.name] = said_of(cascade, found[::step], folder.name)
-    models = {method: scope_graph(known.rows(fit), {}, method) for method in METHODS}
+    models = {method: scope_graph(known.rows(fit), {}, METHODS[method]) for method in METHODS}
     compare(models, rows_of(calibration, held_out), test, things)
     answers(cascade, test, things)
 
@@ -268,7 +269,7 @@ def compare(models: dict, choosing: dict, test: dict, things: dict) -> None:
         for m, s in scores.items()
     }
     best = max(chosen_by, key=lambda method: chosen_by[method])
-    print(f"best by mean AUROC on what chooses: {best}; the bundle's trainer ships: {SHIPPED}\n")
+    print(f"best by mean AUROC on what chooses: {best}; the bundle's trainer ships: {METHOD}\n")
     width = max(len(kind) for kind in things) + 7
     for title, figure in (("AUROC", auroc), (f"in scope at {KEPT:.0%}", still_in_scope)):
         heads = [f"{kind} ({len(other['general'])})" for kind, other in halves[1].items()]

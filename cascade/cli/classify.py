@@ -174,7 +174,7 @@ def _classify(options: ClassifyOptions) -> int:
         max_pixels=options.max_pixels,
         variant=options.variant,
     )
-    name = bundle_id(cascade.bundle)
+    name = bundle_id(cascade.bundle, cascade.variant)
     if options.dry_run:
         for line in dry_run(options, _facts(options, cascade), batches, find):
             click.echo(line)
@@ -269,7 +269,7 @@ def _fields(options: ClassifyOptions) -> tuple[str, ...]:
 
 
 def _facts(options: ClassifyOptions, cascade: Cascade) -> dict[str, str]:
-    return options.facts(bundle_hash(cascade.bundle), _fields(options))
+    return options.facts(bundle_hash(cascade.bundle), _fields(options), cascade.variant)
 
 
 def _open_store(options: ClassifyOptions, cascade: Cascade, name: str) -> Store:

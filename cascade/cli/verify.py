@@ -25,14 +25,17 @@ def verify(bundle: Path | None, as_json: bool) -> int:
     """Check that this machine computes what a bundle's golden outputs say.
 
     Every variant of the bundle is run on its golden photos. Exit code 1 says that one of them must not be
-    used here; --variant auto, the default everywhere, never takes such a one.
+    used here; --variant auto, the default everywhere, never takes such a one. The variants are
+    also timed, and from then on auto takes the fastest of those that may be used.
     """
     from cascade.inference.golden_check import verify as check
-    from cascade.inference.variants import choose
+    from cascade.inference.variants import choose, remember_choice
 
     loaded = Bundle.load(bundle)
-    checked = check(loaded)
+    checked = check(loaded, timed=True)
     choice = choose(checked)
+    if len(checked) > 1:
+        remember_choice(loaded, choice)
     if as_json:
         facts = {
             "bundle": f"{loaded.name} {loaded.version}",
@@ -56,7 +59,7 @@ def _lines(checked: Sequence[Checked]) -> Iterator[str]:
         yield f"{f'  {stage} ({unit})':24}{cells}"
     yield f"{'labels that flipped':24}" + "".join(f"{one.flipped:>12}" for one in checked)
     yield f"{'away from exact':24}" + "".join(f"{one.from_exact:>12.5f}" for one in checked)
-    yield f"{'general, ms per photo':24}" + "".join(f"{one.general_ms:>12.2f}" for one in checked)
+    yield f"{'general, ms per photo':24}" + "".join(f"{one.general_ms or 0:>12.2f}" for one in checked)
     yield f"{'usable here':24}" + "".join(f"{'yes' if one.usable else 'NO':>12}" for one in checked)
     for one in checked:
         for problem in one.problems:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +22,7 @@ from cascade.bundle.stage import EXACT
 from cascade.errors import BundleError
 from cascade.imaging.preprocessing import InputSpec
 from cascade.inference.pipeline import Pipeline
+from cascade.inference.session import GraphSession
 
 __all__ = ["Checked", "verify"]
 
@@ -43,7 +44,7 @@ class Checked:
             gave when it was packed.
         from_exact: largest absolute difference of a probability from the exact graphs' golden outputs.
         flipped: photos whose most probable label is another one than when it was packed.
-        general_ms: milliseconds of one thread for one photo in the general model.
+        general_ms: milliseconds of one thread for one photo in the general model; None if it was not timed.
         problems: why the variant must not be used here; empty if it may.
     """
 
@@ -52,7 +53,7 @@ class Checked:
     difference: Mapping[str, float]
     from_exact: float
     flipped: int
-    general_ms: float
+    general_ms: float | None
     problems: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -74,12 +75,16 @@ class Checked:
             "flipped": self.flipped,
             "difference": {stage: round(value, 6) for stage, value in self.difference.items()},
             "from_exact": round(self.from_exact, 6),
-            "general_ms": round(self.general_ms, 3),
+            "general_ms": None if self.general_ms is None else round(self.general_ms, 3),
         }
 
 
-def verify(bundle: Bundle) -> tuple[Checked, ...]:
+def verify(bundle: Bundle, *, timed: bool = False) -> tuple[Checked, ...]:
     """Check every variant of a bundle on this machine; the exact one comes first.
+
+    Args:
+        bundle: with golden outputs.
+        timed: also measure how fast each variant is, in turns.
 
     Raises:
         BundleError: when the bundle has no golden outputs, or they do not fit to it.
@@ -88,13 +93,19 @@ def verify(bundle: Bundle) -> tuple[Checked, ...]:
     try:
         golden = json.loads(path.read_text(encoding="utf-8"))
         inputs = _inputs(bundle, golden)
-        checked = []
-        for variant in bundle.variants:
-            checked.append(_check(bundle.with_variant(variant), variant, golden, inputs))
+        pipelines = {name: Pipeline.of(bundle.with_variant(name)) for name in bundle.variants}
+        checked = [_check(pipeline, variant, golden, inputs) for variant, pipeline in pipelines.items()]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(
             f"{path}: the golden outputs cannot be used ({error!r}); copy the bundle again"
         ) from error
+    if timed:
+        sessions = [
+            pipeline.session(bundle.with_variant(variant).general) for variant, pipeline in pipelines.items()
+        ]
+        assert bundle.general.input is not None  # Bundle checks it
+        times = _milliseconds(sessions, inputs[bundle.general.input][:2])
+        checked = [replace(one, general_ms=ms) for one, ms in zip(checked, times, strict=True)]
     return tuple(checked)
 
 
@@ -111,11 +122,10 @@ def _inputs(bundle: Bundle, golden: Mapping[str, Any]) -> dict[InputSpec, Pixels
 
 
 def _check(
-    bundle: Bundle, variant: str, golden: Mapping[str, Any], inputs: dict[InputSpec, Pixels]
+    pipeline: Pipeline, variant: str, golden: Mapping[str, Any], inputs: dict[InputSpec, Pixels]
 ) -> Checked:
     exact = golden["photos"]
     expected = exact if variant == EXACT else [entry["variants"][variant] for entry in exact]
-    pipeline = Pipeline.of(bundle)
     out = pipeline.run(inputs, ask="always")
     difference = {"general": _distance(out.general_logits, [e["general_logits"] for e in expected])}
     for name, logits in out.expert_logits.items():
@@ -142,21 +152,20 @@ def _check(
         difference=difference,
         from_exact=_distance(out.probabilities, [e["probabilities_always"] for e in exact]),
         flipped=flipped,
-        general_ms=_general_ms(pipeline, bundle, inputs),
+        general_ms=None,
         problems=tuple(problems),
     )
 
 
-def _general_ms(pipeline: Pipeline, bundle: Bundle, inputs: dict[InputSpec, Pixels]) -> float:
-    session = pipeline.session(bundle.general)
-    spec = bundle.general.input
-    assert spec is not None
-    seconds = []
+def _milliseconds(sessions: Sequence[GraphSession], photos: Pixels) -> list[float]:
+    """Return the milliseconds per photo of each session, the fastest of several runs in turns."""
+    seconds: list[list[float]] = [[] for _ in sessions]
     for _ in range(_TIMED):
-        started = time.perf_counter()
-        session.run_photos(inputs[spec][:2])
-        seconds.append(time.perf_counter() - started)
-    return min(seconds) * 1e3 / len(inputs[spec][:2])
+        for session, found in zip(sessions, seconds, strict=True):
+            started = time.perf_counter()
+            session.run_photos(photos)
+            found.append(time.perf_counter() - started)
+    return [min(found) * 1e3 / len(photos) for found in seconds]
 
 
 def _distance(one: Floats, other: Any) -> float:

@@ -1,9 +1,9 @@
-"""Which variant of a bundle runs on this machine. In: a bundle. Out: a `Choice`, made once and remembered.
+"""Chooses the variant of a bundle that runs on this machine, and remembers the choice.
 
-The fastest variant that `cascade.inference.golden_check` finds usable here is taken. What was found is
-remembered per bundle,
-onnxruntime and processor in the folder for caches of the system; where that cannot be written, it is found
-again each time. A bundle with one variant is never checked: there is nothing to choose.
+A variant that `cascade.inference.golden_check` finds usable here is preferred to the exact graphs. Nothing is
+timed for that: on a busy machine the same command would run other graphs. `cascade verify` does measure, and
+what it finds is remembered in place of this choice. Choices are kept per bundle, onnxruntime and processor in
+the folder for caches. A bundle with one variant is never checked: there is nothing to choose.
 """
 
 from __future__ import annotations
@@ -24,10 +24,21 @@ from cascade.bundle.stage import EXACT
 from cascade.inference.golden_check import Checked, verify
 from cascade.onnx_runtime import ort
 
-__all__ = ["AUTO", "CACHE_ENVIRONMENT_VARIABLE", "Choice", "cache_folder", "choose", "choose_variant"]
+__all__ = [
+    "AUTO",
+    "CACHE_ENVIRONMENT_VARIABLE",
+    "Choice",
+    "cache_folder",
+    "choose",
+    "choose_variant",
+    "remember_choice",
+]
 
 AUTO: Final = "auto"
 CACHE_ENVIRONMENT_VARIABLE: Final = "CASCADE_CACHE"
+
+#: Choices that could not be written, so that one process checks a bundle once.
+_not_kept: dict[Path, Choice] = {}
 
 #: A variant must be this much faster than the exact one; less is not worth any difference.
 _WORTH: Final = 0.95
@@ -49,26 +60,43 @@ def choose_variant(bundle: Bundle) -> Choice:
     """
     if bundle.variants == (EXACT,):
         return Choice(EXACT, "the bundle has no other")
-    path = cache_folder() / "variants" / f"{_key(bundle)}.json"
+    path = _path(bundle)
+    if path in _not_kept:
+        return _not_kept[path]
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["variant"] in bundle.variants:
             return Choice(str(found["variant"]), str(found["why"]))
     choice = choose(verify(bundle))
-    _remember(path, {"variant": choice.variant, "why": choice.why})
+    remember_choice(bundle, choice)
     return choice
 
 
+def remember_choice(bundle: Bundle, choice: Choice) -> None:
+    """Let `choose_variant` return this choice from now on, at least in this process."""
+    path = _path(bundle)
+    if not _remember(path, {"variant": choice.variant, "why": choice.why}):
+        _not_kept[path] = choice
+
+
 def choose(checked: Sequence[Checked]) -> Choice:
-    """Return the fastest usable variant; the exact one, which comes first, if none is clearly faster."""
+    """Return the first usable variant beside the exact one; if they were timed, the fastest usable one.
+
+    Args:
+        checked: the exact variant first.
+    """
     exact = checked[0]
     usable = [one for one in checked[1:] if one.usable]
-    fastest = min(usable, key=lambda one: one.general_ms, default=None)
-    if fastest is not None and fastest.general_ms < _WORTH * exact.general_ms:
-        return Choice(
-            fastest.variant,
-            f"passed its check here; {fastest.general_ms:.1f} ms per photo, exact {exact.general_ms:.1f} ms",
-        )
+    if usable and exact.general_ms is None:
+        return Choice(usable[0].variant, "passed its check here")
+    timed = [(one.general_ms, one.variant) for one in usable if one.general_ms is not None]
+    if timed and exact.general_ms is not None:
+        milliseconds, variant = min(timed)
+        if milliseconds < _WORTH * exact.general_ms:
+            return Choice(
+                variant,
+                f"passed its check here; {milliseconds:.1f} ms per photo, exact {exact.general_ms:.1f} ms",
+            )
     refused = [f"{one.variant}: {'; '.join(one.problems)}" for one in checked[1:] if not one.usable]
     return Choice(EXACT, "; ".join(refused) or "no other is faster here")
 
@@ -104,9 +132,15 @@ def _processor() -> str:
     return f"{platform.machine()} {platform.processor()}"
 
 
-def _remember(path: Path, facts: dict[str, Any]) -> None:
+def _path(bundle: Bundle) -> Path:
+    return cache_folder() / "variants" / f"{_key(bundle)}.json"
+
+
+def _remember(path: Path, facts: dict[str, Any]) -> bool:
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")
         part.write_text(json.dumps(facts), encoding="utf-8")
         part.replace(path)
+        return True
+    return False

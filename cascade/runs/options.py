@@ -147,10 +147,11 @@ class ClassifyOptions:
         """Whether something is done with every row after the run."""
         return self.gallery is not None or self.sort_into is not None
 
-    def facts(self, bundle_sha256: str, fields: tuple[str, ...]) -> dict[str, str]:
+    def facts(self, bundle_sha256: str, fields: tuple[str, ...], variant: str) -> dict[str, str]:
         """Return all that decides what a row says and how; a continued run must have the same.
 
         What only decides which photos can be read at all (--max-pixels) may change from run to run.
+        ``variant`` is the one that runs: "auto" may be another one on another machine.
         """
         return {
             "bundle": bundle_sha256,
@@ -158,7 +159,7 @@ class ClassifyOptions:
             "--fields": ",".join(fields),
             "--explain": str(self.explain),
             "--ask": self.ask,
-            "--variant": self.variant,
+            "the variant that runs": variant,
             "--operating-point": self.operating_point,
             "--max-error": str(self.max_error),
             "--budget": str(self.budget),

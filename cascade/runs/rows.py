@@ -1,9 +1,9 @@
-"""Rows: what a run writes for each photo. In: a `Prediction` and the bundle that made it. Out: a JSON object,
-`Prediction.to_dict` with two keys more, and its flat form for columns.
+"""Makes the row of each photo from its `Prediction`, as one JSON object and in a flat form for columns.
 
 Every row says which version of this layout it follows (`schema`) and which bundle made it (`bundle`: name,
-version and the first 12 digits of the SHA-256 of bundle.json). A first line with these facts would break
-every tool that expects a table or one object a line, and be lost by `sort`, `head` and `cat`.
+version, the first 12 digits of the SHA-256 of bundle.json, and the variant that ran if not the exact one). A
+first line with these facts would break every tool that expects a table or one object a line, and be lost by
+`sort`, `head` and `cat`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 from cascade.bundle.manifest import MANIFEST, Bundle
+from cascade.bundle.stage import EXACT
 from cascade.errors import UsageError
 from cascade.imaging.files import readable
 from cascade.prediction import Prediction
@@ -74,9 +75,13 @@ def bundle_hash(bundle: Bundle) -> str:
     return hashlib.sha256((bundle.folder / MANIFEST).read_bytes()).hexdigest()
 
 
-def bundle_id(bundle: Bundle) -> str:
-    """Return what a row's `bundle` says, e.g. ``default 0.1.0 sha256:0123456789ab``."""
-    return f"{bundle.name} {bundle.version} sha256:{bundle_hash(bundle)[:12]}"
+def bundle_id(bundle: Bundle, variant: str = EXACT) -> str:
+    """Return what a row's `bundle` says, e.g. ``default 0.1.0 sha256:0123456789ab int8``.
+
+    The variant that ran is named if it is not the exact one.
+    """
+    name = f"{bundle.name} {bundle.version} sha256:{bundle_hash(bundle)[:12]}"
+    return name if variant == EXACT else f"{name} {variant}"
 
 
 def make_row(prediction: Prediction, bundle: str) -> Row:

@@ -82,10 +82,9 @@ def _silent(point: BudgetPoint) -> BudgetPoint:
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        ((step(0.0), step(0.5)), "from 0 to 1"),
-        ((step(0.2), step(1.0)), "from 0 to 1"),
+        ((), "must begin at 0"),
+        ((step(0.2), step(1.0)), "must begin at 0"),
         ((step(0.0), step(0.5), step(0.5), step(1.0)), "does not rise after 0.5"),
-        ((step(0.0), step(1.0, 0.1)), "budget 1: cost_weight is 0.1"),
         ((step(0.0), step(0.5, mean_cost=3.0), step(1.0)), "budget 1: costs less than 0.5"),
         ((step(0.0), step(0.5, 5.0), step(1.0)), "budget 0.5: costs less than 0"),
     ],
@@ -93,6 +92,13 @@ def _silent(point: BudgetPoint) -> BudgetPoint:
 def test_what_is_no_dial_is_refused(points: tuple[BudgetPoint, ...], message: str) -> None:
     with pytest.raises(BundleError, match=message):
         BudgetCurve(0.0, points)
+
+
+def test_a_dial_may_end_below_1() -> None:
+    """Steps that cost more and bring nothing are not there; a larger budget is not spent."""
+    short = BudgetCurve(0.5, (step(0.0), step(0.5)))
+    assert short.point(1.0) == short.points[-1]
+    assert BudgetCurve(0.0, (step(0.0),)).point(0.7).budget == 0.0
 
 
 def test_a_default_that_is_no_step_is_refused() -> None:

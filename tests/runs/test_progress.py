@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -160,13 +162,31 @@ def test_formats_by_ending(output, name):
     assert ClassifyOptions(**GIVEN | {"output": "x.csv", "format_name": "jsonl"}).row_format == "jsonl"
 
 
+#: Every option, by whether another value changes rows; the value is one that differs from `GIVEN`.
+CHANGES_ROWS = {
+    "format_name": "csv", "explain": True, "ask": "never", "operating_point": "strict", "max_error": 0.1,
+    "budget": 0.5, "label_set": 0.9, "top_k": 3, "by_content": True,
+}  # fmt: skip
+CHANGES_NO_ROW = {
+    "workers": 2, "quiet": True, "output": "x.txt", "verbose": 1, "hidden": True, "follow_links": True,
+    "gallery": Path("page.html"), "sort_into": Path("sorted"), "sort_mode": "move", "write_xmp": True,
+    "paths": ("other",), "max_pixels": 5,
+}  # fmt: skip
+#: Facts of their own: the hash of the bundle, the fields that were chosen, the variant that runs; and options
+#: that only say how a run begins or is fed.
+ELSEWHERE = {"bundle", "fields", "variant", "resume", "restart", "watch", "null", "yes"} | {
+    "retry_failed",
+    "dry_run",
+}
+
+
 def test_every_option_that_changes_rows_is_a_fact():
-    options = ClassifyOptions(**GIVEN)
-    before = options.facts("00", ("path",))
-    for change in (
-        {"format_name": "csv"}, {"explain": True}, {"ask": "never"}, {"operating_point": "strict"},
-        {"label_set": 0.9}, {"max_error": 0.1}, {"top_k": 3}, {"by_content": True},
-    ):  # fmt: skip
-        assert ClassifyOptions(**GIVEN | change).facts("00", ("path",)) != before
-    for change in ({"workers": 2}, {"max_pixels": 5}, {"quiet": True}, {"output": "x.txt", "resume": True}):
-        assert ClassifyOptions(**GIVEN | change).facts("00", ("path",)) == before
+    options = {field.name for field in dataclasses.fields(ClassifyOptions)}
+    assert options - CHANGES_NO_ROW.keys() - ELSEWHERE == CHANGES_ROWS.keys()
+    before = ClassifyOptions(**GIVEN).facts("00", ("path",), "exact")
+    for name, value in CHANGES_ROWS.items():
+        assert ClassifyOptions(**GIVEN | {name: value}).facts("00", ("path",), "exact") != before, name
+    for name, value in CHANGES_NO_ROW.items():
+        assert ClassifyOptions(**GIVEN | {name: value}).facts("00", ("path",), "exact") == before, name
+    for other in (("11", ("path",), "exact"), ("00", ("label",), "exact"), ("00", ("path",), "int8")):
+        assert ClassifyOptions(**GIVEN).facts(*other) != before

@@ -18,7 +18,10 @@ from cascade.labels import LabelTree
 from cascade.training.calibration.stage_logits import Fold, Outputs
 from cascade.training.export.decision_graphs import ArbiterParameters
 
-__all__ = ["arbitrate", "cross_fit", "fit_arbiter", "share_with_others"]
+__all__ = ["Answers", "arbitrate", "cross_fit", "fit_arbiter", "share_with_others"]
+
+#: From who is asked, (N, E), to probabilities, (N, L).
+Answers = Callable[[Bools], Float64s]
 
 _FOLDS: Final = 5
 #: Weight of the log loss of the most probable label. The likelihood alone leaves answers overconfident on
@@ -187,7 +190,7 @@ def _who_is_asked(
 
 def cross_fit(
     outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]], seed: int
-) -> tuple[list[Fold], Callable[[Bools], Float64s]]:
+) -> tuple[list[Fold], Answers]:
     """Return folds, and what gives probabilities (N, L) for who was asked (N, E), cross-fitted on them."""
     # Not stratified: a rare label may have fewer photos than there are folds.
     parts = KFold(min(_FOLDS, len(outputs.targets)), shuffle=True, random_state=seed)

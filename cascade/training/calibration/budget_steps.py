@@ -1,6 +1,4 @@
-"""Where the steps of the dial `--budget` lie. In: the gain that the router expects, cross-fitted. Out: the
-price on asking at every step, and which step becomes the default.
-"""
+"""Chooses the steps of the dial `--budget` and which of them is the default."""
 
 from __future__ import annotations
 
@@ -12,10 +10,10 @@ import numpy as np
 
 from cascade.arrays import Float64s
 
-__all__ = ["BUDGETS", "choose_default", "cost_weights"]
+__all__ = ["BUDGETS", "choose_default", "cost_weights", "on_the_frontier"]
 
-#: Finer where the first questions bring the most.
-BUDGETS: Final = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)
+#: Steps that are tried; finer where the first questions bring the most.
+BUDGETS: Final = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 #: Share of what asking everybody brings that the default must keep, in negative log likelihood.
 _KEPT: Final = 0.9
 _DIGITS: Final = 1e6
@@ -46,6 +44,21 @@ def cost_weights(gain: Float64s, costs: Float64s) -> list[float]:
             price = (math.floor(_DIGITS * float(worth.ravel()[order[bought]])) + 1) / _DIGITS
         prices.append(min(price, prices[-1]))
     return [*prices, 0.0]
+
+
+def on_the_frontier(curve: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the places of the steps that are worth their cost: likelier answers than every cheaper step.
+
+    The first step, which asks nobody, always stays. So does the default, see `choose_default`.
+
+    Args:
+        curve: mean_cost and nll of every step, by rising budget.
+    """
+    kept = [0]
+    for place in range(1, len(curve)):
+        if curve[place]["nll"] < curve[kept[-1]]["nll"]:
+            kept.append(place)
+    return kept
 
 
 def choose_default(

@@ -21,15 +21,16 @@ import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from cascade.arrays import Bools, Float64s, Ints
+from cascade.evaluation.calibration_metrics import expected_calibration_error
+from cascade.evaluation.metrics import negative_log_likelihood
 from cascade.labels import LabelTree
 from cascade.training.calibration.arbiter import arbitrate, cross_fit, fit_arbiter
-from cascade.training.calibration.baselines import compare_asking, compare_combining, describe
-from cascade.training.calibration.budget_steps import BUDGETS, choose_default, cost_weights
+from cascade.training.calibration.budget_steps import BUDGETS, choose_default, cost_weights, on_the_frontier
 from cascade.training.calibration.router import expected_gain, fit_router
 from cascade.training.calibration.stage_logits import Outputs
 from cascade.training.export.decision_graphs import ArbiterParameters, RouterParameters
 
-__all__ = ["FEWEST_TO_CALIBRATE", "Asking", "Calibration", "calibrate"]
+__all__ = ["FEWEST_TO_CALIBRATE", "Asking", "Calibration", "calibrate", "describe"]
 
 #: One of so many parts of the photos is held out.
 _PARTS: Final = 3
@@ -145,27 +146,21 @@ def calibrate(
     )
     always = ask(1.0, 0.0, ~nobody, ~nobody_held_out).figures
     default = dial[choose_default([step.figures for step in dial], never.figures, always)]
+    dial = tuple(dial[place] for place in on_the_frontier([step.figures for step in dial]))
     facts["router"] = {
         "never": never.figures,
         "always": always,
         "chosen": {"budget": default.budget, "cost_weight": default.cost_weight, **default.figures},
         "curve": [{"budget": step.budget, "cost_weight": step.cost_weight, **step.figures} for step in dial],
-        "asking": compare_asking(
-            never.fit_probabilities,
-            {budget: gain > weight * prices for budget, weight in weights.items() if budget > 0},
-            fit.targets,
-            answers,
-            prices,
-            tree,
-            experts,
-        ),
-        "combining": compare_combining(
-            fit,
-            tree,
-            experts,
-            folds,
-            answers,
-            {"everybody": ~nobody, "chosen": gain > default.cost_weight * prices},
-        ),
     }
     return Calibration(arbiter, router, fit_rows, held_out_rows, default, dial, facts)
+
+
+def describe(probabilities: Float64s, targets: Ints) -> dict[str, float]:
+    """Return accuracy, NLL and ECE of probabilities (N, L), rounded below what chance does to them."""
+    best = probabilities.argmax(1)
+    return {
+        "accuracy": round(float((best == targets).mean()), 4),
+        "nll": round(negative_log_likelihood(probabilities, targets), 4),
+        "ece": round(expected_calibration_error(probabilities.max(1), best == targets), 4),
+    }

@@ -29,7 +29,7 @@ from cascade.training.calibration.cross_fitting import Asking, Calibration
 from cascade.training.calibration.out_of_distribution import (
     FEWEST_KNOWN,
     KEPT,
-    SHIPPED,
+    METHOD,
     InScope,
     cross_fitted_scores,
     run_scope,
@@ -145,7 +145,7 @@ def _fit_scope(
 
 def _kept(scores: Scores, limit: float | None) -> dict[str, Any]:
     kept = np.mean(in_scope(scores, limit))
-    return {"method": SHIPPED, "threshold": limit, "kept": round(float(kept), 4)}
+    return {"method": METHOD, "threshold": limit, "kept": round(float(kept), 4)}
 
 
 def _describe(promise: Promise | None, point: OperatingPoint, judged: Judged) -> dict[str, Any]:

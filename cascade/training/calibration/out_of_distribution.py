@@ -1,17 +1,8 @@
-"""What is out of scope. In: embeddings and logits of the general model on photos that are in scope. Out:
-`scope.onnx`, general_logits (N, L), embedding (N, D) -> score (N, 1); higher is stranger.
+"""Builds `scope.onnx`, which scores how unlike every known photo a photo is, from photos that are in scope.
 
-Several published scores are built, all from photos in scope alone and all as graphs of plain ONNX operators,
-so that the comparison (`python benchmarks/out_of_scope.py`) runs the very thing that would be shipped.
-`SHIPPED` is what won there. None needs another network.
-
-    confidence    1 - largest probability                           Hendrycks, Gimpel 2017, arXiv 1610.02136
-    max_logit     - largest logit                                   Hendrycks et al. 2022, arXiv 1911.11132
-    energy        - log sum exp of the logits                       Liu et al. 2020, arXiv 2010.03759
-    neighbours    1 - cosine to the k-th nearest embedding          Sun et al. 2022, arXiv 2204.06507
-    mahalanobis   to the nearest label's mean, shared covariance    Lee et al. 2018, arXiv 1807.03888
-    vim           energy plus the norm of the embedding outside     Wang et al. 2022, arXiv 2203.10807
-                  its principal subspace
+general_logits (N, L), embedding (N, D) -> score (N, 1); higher is stranger. The score is the Mahalanobis
+distance to the nearest label's mean with one covariance for all labels (Lee et al. 2018, arXiv 1807.03888).
+`python benchmarks/out_of_scope.py` compares it with other published scores; none needs another network.
 """
 
 from __future__ import annotations
@@ -28,16 +19,20 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.model_selection import KFold
 from sklearn.utils.extmath import randomized_svd
 
+from cascade.arrays import Float32s, Float64s, Ints
 from cascade.onnx_runtime import ort
 from cascade.training.export.decision_graphs import GraphBuilder
 
 __all__ = [
     "FEWEST_KNOWN",
     "KEPT",
-    "METHODS",
-    "SHIPPED",
+    "METHOD",
+    "AddScore",
     "InScope",
     "cross_fitted_scores",
+    "half_constant",
+    "mahalanobis",
+    "principal_directions",
     "run_scope",
     "scope_graph",
 ]
@@ -46,19 +41,16 @@ __all__ = [
 KEPT: Final = 0.95
 #: With fewer photos their 95 % quantile is their largest score, and a scope stage would be chance.
 FEWEST_KNOWN: Final = 20
-#: The method of bundles.
-SHIPPED: Final = "mahalanobis"
-#: Which neighbour counts, and how many directions of large variance are kept apart.
-_NEIGHBOUR: Final = 5
+#: The method of bundles, as metrics.json names it.
+METHOD: Final = "mahalanobis"
+#: How many directions of large variance are kept apart.
 _SUBSPACE: Final = 128
 _FOLDS: Final = 5
-
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class InScope:
-    """What the exported general model says of N photos that are in scope.
+    """What the exported general model gives for N photos that are in scope.
 
     Attributes:
         logits: (N, L).
@@ -66,76 +58,21 @@ class InScope:
         targets: (N,), columns of the right labels.
     """
 
-    logits: FloatArray
-    embedding: FloatArray
-    targets: npt.NDArray[np.int64]
+    logits: Float32s
+    embedding: Float32s
+    targets: Ints
 
     def rows(self, index: npt.NDArray[Any]) -> InScope:
         """Return a subset of the photos."""
         return InScope(self.logits[index], self.embedding[index], self.targets[index])
 
 
-def scope_graph(known: InScope, metadata: Mapping[str, str], method: str = SHIPPED) -> onnx.ModelProto:
-    """Build `scope.onnx`.
-
-    Args:
-        known: photos in scope.
-        metadata: goes into the graph's metadata_props.
-        method: a key of `METHODS`.
-    """
-    g = GraphBuilder()
-    g("Identity", METHODS[method](g, known), output="score")
-    inputs = {"general_logits": known.logits.shape[1], "embedding": known.embedding.shape[1]}
-    return g.model("scope", inputs, ("score", 1), metadata)
+#: Adds the nodes of a score to a graph and returns the name of its output, (N, 1).
+AddScore = Callable[[GraphBuilder, InScope], str]
 
 
-def run_scope(model: onnx.ModelProto, logits: FloatArray, embedding: FloatArray) -> FloatArray:
-    """Return the scores of photos, (N,)."""
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    feeds = {"general_logits": logits.astype(np.float32), "embedding": embedding.astype(np.float32)}
-    return np.asarray(session.run(["score"], feeds)[0][:, 0])
-
-
-def cross_fitted_scores(known: InScope, seed: int, method: str = SHIPPED) -> FloatArray:
-    """Return scores (N,) of the known photos, each by a graph that was built without it."""
-    scores = np.zeros(len(known.targets), dtype=np.float32)
-    for rest, fold in KFold(_FOLDS, shuffle=True, random_state=seed).split(known.logits):
-        model = scope_graph(known.rows(rest), {}, method)
-        scores[fold] = run_scope(model, known.logits[fold], known.embedding[fold])
-    return scores
-
-
-# --- the scores: each adds its nodes to a graph and returns the name of its output, (N, 1) ----------------
-
-
-def _confidence(g: GraphBuilder, known: InScope) -> str:
-    p = g("Softmax", "general_logits", axis=1)
-    return g("Sub", g.constant(1.0), g("ReduceMax", p, g.constant([1], np.int64), keepdims=1))
-
-
-def _max_logit(g: GraphBuilder, known: InScope) -> str:
-    return g("Neg", g("ReduceMax", "general_logits", g.constant([1], np.int64), keepdims=1))
-
-
-def _energy(g: GraphBuilder, known: InScope) -> str:
-    return g("Neg", g("ReduceLogSumExp", "general_logits", g.constant([1], np.int64), keepdims=1))
-
-
-def _neighbours(g: GraphBuilder, known: InScope) -> str:
-    unit = known.embedding / np.linalg.norm(known.embedding, axis=1, keepdims=True)
-    bank = _half(g, np.asarray(unit).T)
-    direction = g("LpNormalization", "embedding", axis=1, p=2)
-    nearest, indices = f"nearest{len(g.nodes)}", f"indices{len(g.nodes)}"
-    k = min(_NEIGHBOUR, len(unit))
-    g.nodes.append(
-        onnx.helper.make_node(
-            "TopK", [g("MatMul", direction, bank), g.constant([k], np.int64)], [nearest, indices], axis=1
-        )
-    )
-    return g("Sub", g.constant(1.0), g("Gather", nearest, g.constant([k - 1], np.int64), axis=1))
-
-
-def _mahalanobis(g: GraphBuilder, known: InScope) -> str:
+def mahalanobis(g: GraphBuilder, known: InScope) -> str:
+    """Add the distance to the nearest label's mean; see the module."""
     wide = known.embedding.astype(np.float64)
     present = np.unique(known.targets)
     means = np.stack([wide[known.targets == label].mean(axis=0) for label in present])
@@ -144,7 +81,7 @@ def _mahalanobis(g: GraphBuilder, known: InScope) -> str:
     # and the many small ones as their mean: a tenth of the size, and nearly the same distances.
     shrinkage = ledoit_wolf_shrinkage(centred, assume_centered=True)
     total = float((centred**2).sum() / len(centred))
-    _, singular, basis = _principal(centred)
+    _, singular, basis = principal_directions(centred)
     top = singular**2 / len(centred)
     mean = total / wide.shape[1]
     large = (1 - shrinkage) * top + shrinkage * mean
@@ -157,7 +94,7 @@ def _mahalanobis(g: GraphBuilder, known: InScope) -> str:
     parts = []
     for side, at, scale in (
         (x, m, 1 / rest),
-        (g("MatMul", x, _half(g, weights)), m @ weights.astype(np.float16).astype(np.float64), -1.0),
+        (g("MatMul", x, half_constant(g, weights)), m @ weights.astype(np.float16).astype(np.float64), -1.0),
     ):
         square = g("ReduceSumSquare", side, g.constant([1], np.int64), keepdims=1)
         cross = g("MatMul", side, g.constant(-2 * at.T))
@@ -166,38 +103,44 @@ def _mahalanobis(g: GraphBuilder, known: InScope) -> str:
     return g("ReduceMin", g("Add", *parts), g.constant([1], np.int64), keepdims=1)
 
 
-def _vim(g: GraphBuilder, known: InScope) -> str:
-    wide = known.embedding.astype(np.float64)
-    origin = wide.mean(0)
-    subspace = _principal(wide - origin)[2].T  # (D, S)
-    centred = wide - origin
-    outside = np.linalg.norm(centred - centred @ subspace @ subspace.T, axis=1)
-    # The paper's scale: the residual weighs as much as the logits do.
-    scale = known.logits.max(1).mean() / max(outside.mean(), 1e-12)
-    shifted = g("Sub", "embedding", g.constant(origin))
-    basis = _half(g, subspace)
-    inside = g("MatMul", g("MatMul", shifted, basis), g("Transpose", basis, perm=[1, 0]))
-    norm = g("ReduceL2", g("Sub", shifted, inside), g.constant([1], np.int64), keepdims=1)
-    return g("Add", g("Mul", norm, g.constant(abs(scale))), _energy(g, known))
+def scope_graph(
+    known: InScope, metadata: Mapping[str, str], add_score: AddScore = mahalanobis
+) -> onnx.ModelProto:
+    """Build `scope.onnx`.
+
+    Args:
+        known: photos in scope.
+        metadata: goes into the graph's metadata_props.
+        add_score: the score; that of bundles by default.
+    """
+    g = GraphBuilder()
+    g("Identity", add_score(g, known), output="score")
+    inputs = {"general_logits": known.logits.shape[1], "embedding": known.embedding.shape[1]}
+    return g.model("scope", inputs, ("score", 1), metadata)
 
 
-#: Name -> what adds the score to a graph.
-METHODS: Final[dict[str, Callable[[GraphBuilder, InScope], str]]] = {
-    "confidence": _confidence,
-    "max_logit": _max_logit,
-    "energy": _energy,
-    "neighbours": _neighbours,
-    "mahalanobis": _mahalanobis,
-    "vim": _vim,
-}
+def run_scope(model: onnx.ModelProto, logits: Float32s, embedding: Float32s) -> Float32s:
+    """Return the scores of photos, (N,)."""
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    feeds = {"general_logits": logits.astype(np.float32), "embedding": embedding.astype(np.float32)}
+    return np.asarray(session.run(["score"], feeds)[0][:, 0])
 
 
-def _half(g: GraphBuilder, values: npt.NDArray[Any]) -> str:
+def cross_fitted_scores(known: InScope, seed: int, add_score: AddScore = mahalanobis) -> Float32s:
+    """Return scores (N,) of the known photos, each by a graph that was built without it."""
+    scores = np.zeros(len(known.targets), dtype=np.float32)
+    for rest, fold in KFold(_FOLDS, shuffle=True, random_state=seed).split(known.logits):
+        model = scope_graph(known.rows(rest), {}, add_score)
+        scores[fold] = run_scope(model, known.logits[fold], known.embedding[fold])
+    return scores
+
+
+def half_constant(g: GraphBuilder, values: npt.NDArray[Any]) -> str:
     """Store a large constant in half precision, like the weights of the networks."""
     return g("Cast", g.constant(values, np.float16), to=TensorProto.FLOAT)
 
 
-def _principal(centred: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], ...]:
+def principal_directions(centred: Float64s) -> tuple[Float64s, ...]:
     """Return U, singular values and directions (S, D) of the S directions of largest variance."""
     size = min(_SUBSPACE, centred.shape[1] // 2, len(centred) // 2)
     return tuple(randomized_svd(centred, size, n_iter=4, random_state=0))

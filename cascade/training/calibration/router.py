@@ -16,7 +16,7 @@ import numpy as np
 
 from cascade.arrays import Float64s, softmax
 from cascade.labels import LabelTree
-from cascade.training.calibration.baselines import Answers
+from cascade.training.calibration.arbiter import Answers
 from cascade.training.calibration.stage_logits import Fold, Outputs
 from cascade.training.export.decision_graphs import RouterParameters
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from cascade.bundle.manifest import Bundle
 
 __all__ = ["model_card"]
-
-#: Budgets at which rules are compared in the card; metrics.json has all.
-_SHOWN_BUDGETS: Final = (0.1, 0.25, 0.5, 1.0)
 
 
 def model_card(bundle: Bundle, metrics: Mapping[str, Any], words: Mapping[str, str]) -> str:
@@ -94,11 +91,11 @@ def _calibration(metrics: Mapping[str, Any]) -> list[str]:
     if facts.get("shortfalls"):
         lines += ["## What it cannot promise", "", *(f"- {each}" for each in facts["shortfalls"]), ""]
     router = facts.get("router")
-    return lines + (_router(router) + _arbiter(router) if router else [])
+    return lines + (_router(router) if router else [])
 
 
 def _router(router: Mapping[str, Any]) -> list[str]:
-    """What asking brings, the dial, and the router beside simple rules."""
+    """What asking brings, and the dial."""
     lines = [
         "## Router",
         "",
@@ -112,7 +109,7 @@ def _router(router: Mapping[str, Any]) -> list[str]:
         lines.append(f"| {title} | {row['accuracy']:.1%} | {row['nll']:.3f} | {row['mean_cost']:.2f} |")
     lines += [
         "",
-        "The dial `--budget`: 0 asks nobody, 1 whenever the router expects any gain.",
+        "The dial `--budget`: 0 asks nobody; each step gives likelier answers than every cheaper one.",
         "",
         "| budget | gain asked per cost | mean cost | top-1 | NLL | photos with experts |",
         "|---|---|---|---|---|---|",
@@ -123,43 +120,9 @@ def _router(router: Mapping[str, Any]) -> list[str]:
             f"| {row['budget']:g}{mark} | {row['cost_weight']:.4g} | {row['mean_cost']:.2f} | "
             f"{row['accuracy']:.1%} | {row['nll']:.3f} | {row['deferral_rate']:.0%} |"
         )
-    rules, budgets = router["asking"]["rules"], [step["budget"] for step in router["curve"][1:]]
-    shown = [place for place, budget in enumerate(budgets) if budget in _SHOWN_BUDGETS]
-    lines += [
+    return [
+        *lines,
         "",
-        "The router (expected gain) beside rules that ask about the photos that look most doubtful, the "
-        "likeliest expert first, at the same mean cost; top-1 and NLL at some budgets, and the mean over all "
-        "budgets above 0. "
-        f"By mean NLL the best is {router['asking']['best']}.",
+        "`python benchmarks/simple_rules.py DATA` compares router and arbiter with simple rules.",
         "",
-        "| rule | " + " | ".join(f"budget {budgets[place]:g}" for place in shown) + " | mean |",
-        "|---|" + "---|" * (len(shown) + 1),
     ]
-    for name, rows in rules.items():
-        cells = [rows[place] for place in shown] + [router["asking"]["mean"][name]]
-        text = " | ".join(f"{cell['accuracy']:.1%}, {cell['nll']:.3f}" for cell in cells)
-        lines.append(f"| {name} | {text} |")
-    return [*lines, ""]
-
-
-def _arbiter(router: Mapping[str, Any]) -> list[str]:
-    """The arbiter beside simple rules for combining."""
-    ways = router["combining"]
-    lines = [
-        "## Arbiter",
-        "",
-        "The arbiter beside simple rules for combining what was said, each with one temperature of its own; "
-        'an expert\'s "not mine" is left to the others. Cross-fitted on the calibration photos. By NLL the '
-        f"best is {ways['everybody']['best']} with everybody asked, and {ways['chosen']['best']} with those "
-        "that the router asks by default.",
-        "",
-        "| rule | everybody: top-1 | NLL | ECE | router: top-1 | NLL | ECE |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name in ways["everybody"]["rules"]:
-        cells = [
-            f"{row['accuracy']:.1%} | {row['nll']:.3f} | {row['ece']:.1%}"
-            for row in (ways[way]["rules"][name] for way in ("everybody", "chosen"))
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return [*lines, ""]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cascade.training.calibration.budget_steps import BUDGETS, choose_default, cost_weights
+from cascade.training.calibration.budget_steps import BUDGETS, choose_default, cost_weights, on_the_frontier
 
 GAINS = hnp.arrays(np.float64, (30, 3), elements=st.floats(-0.5, 1.0))
 COSTS = hnp.arrays(np.float64, 3, elements=st.floats(0.05, 4.0))
@@ -58,3 +58,12 @@ def test_the_default_is_the_cheapest_that_keeps_most() -> None:
     assert choose_default([row(1.0, 1.0), row(1.9, 0.9), row(2.5, 0.6)], never, always) == 1
     # Experts that do not help are not asked.
     assert choose_default([*curve[:1], row(1.2, 1.1)], never, row(4.0, 1.2)) == 0
+
+
+def test_a_step_that_costs_more_and_brings_nothing_is_left_out() -> None:
+    nll = [1.0, 0.8, 0.85, 0.8, 0.7, 0.71]
+    curve = [{"mean_cost": 1 + place / 10, "nll": value} for place, value in enumerate(nll)]
+    assert on_the_frontier(curve) == [0, 1, 4]
+    always = {"mean_cost": 4.0, "nll": 0.7}
+    assert choose_default(curve, curve[0], always) in on_the_frontier(curve)
+    assert on_the_frontier([{"mean_cost": 1.0, "nll": 1.0}, {"mean_cost": 2.0, "nll": 1.2}]) == [0]

@@ -158,29 +158,24 @@ def test_helpful_experts_are_asked_and_make_unseen_photos_right() -> None:
     assert 0.05 < asked.mean() < 0.95
 
 
-def test_the_dial_goes_from_nobody_to_whoever_may_help() -> None:
+def test_every_step_of_the_dial_is_worth_its_cost() -> None:
     data = outputs(900)
     result = fitted(data)
-    assert [step.budget for step in result.dial] == list(BUDGETS)
+    assert {step.budget for step in result.dial} <= set(BUDGETS)
+    assert len(result.dial) > 2
+    nll = [step.figures["nll"] for step in result.dial]
+    assert nll == sorted(nll, reverse=True)
+    assert len(set(nll)) == len(nll)
     assert result.default in result.dial
     costs = [step.figures["mean_cost"] for step in result.dial]
     assert costs == sorted(costs)
     assert costs[0] == 1.0
     assert not result.dial[0].held_out_asked.any()
     gain = expected_gain(result.router, data.rows(result.held_out_rows), TREE, EXPERTS)
-    assert (result.dial[-1].held_out_asked == (gain > 0)).all()
-    for budget, cost in zip(BUDGETS, costs, strict=True):
-        assert cost - 1 <= budget * (costs[-1] - 1) + 1e-3
+    for step in result.dial:
+        assert (step.held_out_asked == (gain > step.cost_weight)).all()
     facts = result.facts["router"]
     assert facts["curve"][0]["nll"] == facts["never"]["nll"]
-    for rows in facts["asking"]["rules"].values():
-        assert [row["budget"] for row in rows] == list(BUDGETS[1:])
-        for row, cost in zip(rows, costs[1:], strict=True):
-            assert row["mean_cost"] == pytest.approx(cost, abs=1 / 600 + 1e-4)
-    # Experts know the leaf, the general model the group: with everybody asked no rule is far ahead.
-    everybody = facts["combining"]["everybody"]["rules"]
-    assert everybody["arbiter"]["nll"] < everybody["general alone"]["nll"] - 0.2
-    assert everybody["arbiter"]["nll"] < min(row["nll"] for row in everybody.values()) + 0.02
 
 
 def test_an_expert_that_knows_nothing_is_not_asked_for_the_one_that_does() -> None:

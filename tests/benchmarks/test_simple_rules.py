@@ -9,17 +9,17 @@ pytest.importorskip("torch", reason="needs the extra `train`")
 
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.model_selection import KFold
-
-from cascade.arrays import softmax
-from cascade.labels import LabelTree
-from cascade.training.calibration.baselines import (
+from simple_rules import (
     asked_within,
     combine,
     compare_asking,
     compare_combining,
     doubt_orders,
 )
+from sklearn.model_selection import KFold
+
+from cascade.arrays import softmax
+from cascade.labels import LabelTree
 from cascade.training.calibration.stage_logits import Outputs
 
 PARENTS = {"a": "left", "b": "left", "c": "right", "d": "right"}

@@ -1,48 +1,42 @@
-"""Simple rules that router and arbiter must beat. In: what everybody said of labelled photos, and the answers
-of router and arbiter, cross-fitted. Out: tables for metrics.json and the model card.
+"""Simple rules for asking experts and for combining their answers, beside the router and the arbiter.
 
-Whom to ask. The router asks where it expects the most gain per cost. The rules ask about the photos that look
-most doubtful, by the largest probability of the calibrated general model, by its margin over the second, or
-by entropy: first the likeliest expert of each, then the second likeliest. Every rule may spend what the
-router spent, not more, and at most one question less; the arbiter is the same.
+    python benchmarks/simple_rules.py DATA [--bundle DIR] [--cache FILE.npz]
 
-How to combine. The rules take plain softmax outputs, in which an expert's "not mine" is left to the general
-model's share of the other labels, and each gets one temperature of its own, cross-fitted, so that it is not
-judged by the overconfidence of networks.
+Everything is cross-fitted on the fit part of the split `calibration`; top-1, NLL and ECE.
+
+Asking. The router asks where it expects the most gain per cost. The rules ask about the photos that look most
+doubtful, by the largest probability of the calibrated general model, by its margin over the second, or by
+entropy: first the likeliest expert of each, then the second likeliest. Every rule may spend what the router
+spent, not more, and at most one question less; the arbiter is the same.
+
+Combining. The rules take plain softmax outputs, in which an expert's "not mine" is left to the general
+model's share of the other labels, and each gets one temperature of its own, cross-fitted, so that it does not
+lose by the overconfidence of networks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
+from promise_partitions import outputs_of_everybody
 from scipy.optimize import minimize_scalar
 
-from cascade.arrays import Bools, Float64s, Ints
-from cascade.evaluation.calibration_metrics import expected_calibration_error
+from cascade.arrays import Bools, Float64s, Ints, softmax
+from cascade.bundle.manifest import Bundle
 from cascade.evaluation.metrics import negative_log_likelihood
 from cascade.labels import LabelTree
-from cascade.training.calibration.arbiter import share_with_others
+from cascade.training.calibration.arbiter import Answers, cross_fit, share_with_others
+from cascade.training.calibration.cross_fitting import calibrate, describe
+from cascade.training.calibration.router import fit_router
 from cascade.training.calibration.stage_logits import Fold, Outputs
 
-__all__ = ["Answers", "asked_within", "compare_asking", "compare_combining", "describe", "doubt_orders"]
-
-#: From who is asked, (N, E), to probabilities, (N, L).
-Answers = Callable[[Bools], Float64s]
-
 _SHORT_OF: Final = 1e-9
-
-
-def describe(probabilities: Float64s, targets: Ints) -> dict[str, float]:
-    """Return accuracy, NLL and ECE of probabilities (N, L), rounded below what chance does to them."""
-    best = probabilities.argmax(1)
-    return {
-        "accuracy": round(float((best == targets).mean()), 4),
-        "nll": round(negative_log_likelihood(probabilities, targets), 4),
-        "ece": round(expected_calibration_error(probabilities.max(1), best == targets), 4),
-    }
 
 
 # --- whom to ask --------------------------------------------------------------------------------------
@@ -199,6 +193,51 @@ def _tempered(logs: Float64s, targets: Ints, folds: Sequence[Fold]) -> Float64s:
 
 
 def _soften(logs: Float64s, temperature: float) -> Float64s:
-    scaled = logs / temperature
-    odds = np.exp(scaled - scaled.max(1, keepdims=True))
-    return np.asarray(odds / odds.sum(1, keepdims=True))
+    return softmax(logs / temperature)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache", type=Path, help="outputs of the networks, .npz")
+    given = parser.parse_args()
+    bundle = Bundle.load(given.bundle)
+    if not bundle.experts:
+        sys.exit("the bundle has no experts: there is nothing to ask and nothing to combine")
+    stored = outputs_of_everybody(bundle, given.data, given.cache)
+    tree, costs = bundle.tree, np.array([expert.cost for expert in bundle.experts])
+    experts = {expert.name: expert.labels[:-1] for expert in bundle.experts}
+    chosen = stored["calibration"].astype(bool)
+    outputs = Outputs(
+        stored["general"][chosen],
+        {name: stored[f"expert {name}"][chosen] for name in experts},
+        stored["targets"][chosen],
+    )
+    calibration = calibrate(outputs, tree, experts, costs.tolist(), seed=given.seed)
+    fit = outputs.rows(calibration.fit_rows)
+    folds, answers = cross_fit(fit, tree, experts, given.seed)
+    _, gain = fit_router(fit, tree, experts, calibration.arbiter.temperature, folds, answers)
+    never = answers(np.zeros((len(fit.targets), len(experts)), dtype=np.bool_))
+    routed = {step.budget: gain > step.cost_weight * costs for step in calibration.dial if step.budget > 0}
+    asking = compare_asking(never, routed, fit.targets, answers, costs, tree, experts)
+    for name, row in asking["mean"].items():
+        print(
+            f"asking     {name:<20} {_figures(row)}, mean over budgets {', '.join(f'{b:g}' for b in routed)}"
+        )
+    asked = {
+        "everybody": np.ones_like(gain, dtype=np.bool_),
+        "the router, default": gain > calibration.default.cost_weight * costs,
+    }
+    for way, compared in compare_combining(fit, tree, experts, folds, answers, asked).items():
+        for name, row in compared["rules"].items():
+            print(f"combining  {name:<20} {_figures(row)}, asked: {way}")
+
+
+def _figures(row: Mapping[str, float]) -> str:
+    return f"top-1 {row['accuracy']:.1%}, NLL {row['nll']:.3f}, ECE {row['ece']:.1%}"
+
+
+if __name__ == "__main__":
+    main()

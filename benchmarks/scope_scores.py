@@ -1,0 +1,82 @@
+"""Published scores of how strange a photo is, as ONNX graphs; `out_of_scope.py` compares them.
+
+confidence    1 - largest probability                           Hendrycks, Gimpel 2017, arXiv 1610.02136
+max_logit     - largest logit                                   Hendrycks et al. 2022, arXiv 1911.11132
+energy        - log sum exp of the logits                       Liu et al. 2020, arXiv 2010.03759
+neighbours    1 - cosine to the k-th nearest embedding          Sun et al. 2022, arXiv 2204.06507
+mahalanobis   to the nearest label's mean, shared covariance    Lee et al. 2018, arXiv 1807.03888 (ships)
+vim           energy plus the norm of the embedding outside     Wang et al. 2022, arXiv 2203.10807
+              its principal subspace
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import onnx
+
+from cascade.training.calibration.out_of_distribution import (
+    AddScore,
+    InScope,
+    half_constant,
+    mahalanobis,
+    principal_directions,
+)
+from cascade.training.export.decision_graphs import GraphBuilder
+
+#: Which neighbour counts.
+_NEIGHBOUR: Final = 5
+
+
+def _confidence(g: GraphBuilder, known: InScope) -> str:
+    p = g("Softmax", "general_logits", axis=1)
+    return g("Sub", g.constant(1.0), g("ReduceMax", p, g.constant([1], np.int64), keepdims=1))
+
+
+def _max_logit(g: GraphBuilder, known: InScope) -> str:
+    return g("Neg", g("ReduceMax", "general_logits", g.constant([1], np.int64), keepdims=1))
+
+
+def _energy(g: GraphBuilder, known: InScope) -> str:
+    return g("Neg", g("ReduceLogSumExp", "general_logits", g.constant([1], np.int64), keepdims=1))
+
+
+def _neighbours(g: GraphBuilder, known: InScope) -> str:
+    unit = known.embedding / np.linalg.norm(known.embedding, axis=1, keepdims=True)
+    bank = half_constant(g, np.asarray(unit).T)
+    direction = g("LpNormalization", "embedding", axis=1, p=2)
+    nearest, indices = f"nearest{len(g.nodes)}", f"indices{len(g.nodes)}"
+    k = min(_NEIGHBOUR, len(unit))
+    g.nodes.append(
+        onnx.helper.make_node(
+            "TopK", [g("MatMul", direction, bank), g.constant([k], np.int64)], [nearest, indices], axis=1
+        )
+    )
+    return g("Sub", g.constant(1.0), g("Gather", nearest, g.constant([k - 1], np.int64), axis=1))
+
+
+def _vim(g: GraphBuilder, known: InScope) -> str:
+    wide = known.embedding.astype(np.float64)
+    origin = wide.mean(0)
+    subspace = principal_directions(wide - origin)[2].T  # (D, S)
+    centred = wide - origin
+    outside = np.linalg.norm(centred - centred @ subspace @ subspace.T, axis=1)
+    # The paper's scale: the residual weighs as much as the logits do.
+    scale = known.logits.max(1).mean() / max(outside.mean(), 1e-12)
+    shifted = g("Sub", "embedding", g.constant(origin))
+    basis = half_constant(g, subspace)
+    inside = g("MatMul", g("MatMul", shifted, basis), g("Transpose", basis, perm=[1, 0]))
+    norm = g("ReduceL2", g("Sub", shifted, inside), g.constant([1], np.int64), keepdims=1)
+    return g("Add", g("Mul", norm, g.constant(abs(scale))), _energy(g, known))
+
+
+#: Name -> what adds the score to a graph.
+METHODS: Final[dict[str, AddScore]] = {
+    "confidence": _confidence,
+    "max_logit": _max_logit,
+    "energy": _energy,
+    "neighbours": _neighbours,
+    "mahalanobis": mahalanobis,
+    "vim": _vim,
+}
