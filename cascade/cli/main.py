@@ -33,6 +33,7 @@ _COMMANDS: Final = {
     "compare": "cascade.cli.compare:compare",
     "evaluate": "cascade.cli.evaluate:evaluate",
     "verify": "cascade.cli.verify:verify",
+    "export": "cascade.cli.export:export",
     "benchmark": "cascade.cli.benchmark:benchmark",
     "undo": "cascade.cli.undo:undo",
 }

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cascade.bundle.manifest import Bundle
+from cascade.bundle.files import changed_files
+from cascade.bundle.manifest import Bundle, find_bundle
 from cascade.cli.options import bundle_option, command
 
 if TYPE_CHECKING:
@@ -21,17 +22,29 @@ __all__ = ["verify"]
 @command
 @bundle_option
 @click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
-def verify(bundle: Path | None, as_json: bool) -> int:
-    """Check that this machine computes what a bundle's golden outputs say.
+@click.option(
+    "--key",
+    metavar="KEY",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Also check that the holder of this public key (elliptic curve, PEM) signed the bundle.",
+)
+def verify(bundle: Path | None, as_json: bool, key: Path | None) -> int:
+    """Check that a bundle is whole, and that this machine computes what its golden outputs say.
 
-    Every variant of the bundle is run on its golden photos. Exit code 1 says that one of them must not be
-    used here; --variant auto, the default everywhere, never takes such a one. The variants are
-    also timed, and from then on auto takes the fastest of those that may be used.
+    Every file is compared with its hash, and every variant of the bundle is run on its golden photos. Exit
+    code 1 says that a file was changed or a variant must not be used here; --variant auto, the default
+    everywhere, never takes such a one. The variants are also timed, and from then on auto takes the fastest
+    of those that may be used.
     """
     from cascade.inference.golden_check import verify as check
     from cascade.inference.variants import choose, remember_choice
 
+    if key is not None:
+        from cascade.bundle.signing import check_signature
+
+        check_signature(find_bundle(bundle), key)  # before anything in it is read
     loaded = Bundle.load(bundle)
+    changed = changed_files(loaded)
     checked = check(loaded, timed=True)
     choice = choose(checked)
     if len(checked) > 1:
@@ -39,14 +52,20 @@ def verify(bundle: Path | None, as_json: bool) -> int:
     if as_json:
         facts = {
             "bundle": f"{loaded.name} {loaded.version}",
+            "signed": key is not None,
+            "changed_files": changed,
             "variants": [one.to_dict() for one in checked],
             "auto": {"variant": choice.variant, "why": choice.why},
         }
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
+        if key is not None:
+            click.echo("signed by the holder of the key")
+        for problem in changed:
+            click.echo(problem)
         click.echo("\n".join(_lines(checked)))
         click.echo(f"\n--variant auto takes {choice.variant}: {choice.why}")
-    return 0 if all(one.usable for one in checked) else 1
+    return 0 if not changed and all(one.usable for one in checked) else 1
 
 
 def _lines(checked: Sequence[Checked]) -> Iterator[str]:
