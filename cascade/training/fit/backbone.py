@@ -98,8 +98,9 @@ def load_backbone(backbone: Backbone, work: Path | None = None) -> nn.Module:
         ) from error
     if backbone.weights != "none":
         state = _read_state(backbone, work)
-        if not any(name.startswith(_classifier_prefix(model)) for name in state):
-            model.reset_classifier(0)  # what `save_backbone` wrote has none
+        if len(state) < len(model.state_dict()):
+            # What `save_backbone` wrote has no classifier. Packages have names of their own for theirs.
+            model.reset_classifier(0)
         own = model.state_dict()
         if set(state) != set(own) and [tuple(v.shape) for v in state.values()] == [
             tuple(v.shape) for v in own.values()
@@ -114,10 +115,6 @@ def load_backbone(backbone: Backbone, work: Path | None = None) -> nn.Module:
             ) from error
     model.reset_classifier(0)
     return model
-
-
-def _classifier_prefix(model: nn.Module) -> str:
-    return f"{model.pretrained_cfg['classifier']}."
 
 
 def _read_state(backbone: Backbone, work: Path | None) -> dict[str, torch.Tensor]:
