@@ -30,8 +30,8 @@ __all__ = ["calibrate"]
     required=True,
     help="Folder of the bundle that is made.",
 )
-@click.option("--name", metavar="TEXT", help="Name of the new bundle.  [default: as before]")
-@click.option("--bundle-version", metavar="VERSION", help="Of the new bundle.  [default: as before]")
+@click.option("--name", metavar="TEXT", help="Name of the new bundle.  [default: that of OUT]")
+@click.option("--bundle-version", metavar="VERSION", help="Of the new bundle.  [default: 0.1.0]")
 @replace_option
 @label_map_option
 @promised_error_option

@@ -158,14 +158,16 @@ def test_an_interrupted_run_ends_with_the_same_weights(photos: Path, recipes: Pa
 
 def test_calibrating_on_the_same_photos_gives_the_same_bundle(trained: Path, photos: Path) -> None:
     again = trained.with_name("calibrated")
-    recalibrate(trained, photos, again)
+    recalibrate(trained, photos, again, name="bundle", version="9.9.9")
     for stage in Bundle.load(trained).stages:
         assert (again / stage.file).read_bytes() == (trained / stage.file).read_bytes(), stage.name
     assert Bundle.load(again).measured == Bundle.load(trained).measured
     assert not again.with_name("calibrated.calibrate").exists()
 
 
-def test_calibrating_on_photos_of_ones_own(trained: Path, photos: Path, tmp_path: Path) -> None:
+def test_calibrating_on_photos_of_ones_own(
+    trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     own = tmp_path / "own"
     for label in ("coffee", "brick", "grass"):  # no text
         (own / label).mkdir(parents=True)
@@ -174,6 +176,9 @@ def test_calibrating_on_photos_of_ones_own(trained: Path, photos: Path, tmp_path
                 (own / label / f"{split}{path.name}").write_bytes(path.read_bytes())
     out = tmp_path / "out"
     recalibrate(trained, own, out, name="mine", version="2.0", max_error=0.3)
+    said = capsys.readouterr().err
+    assert "photos that were held out:" in said
+    assert all(word in said for word in ("  before ", "  after ", "NLL", "ECE"))
     before, after = Bundle.load(trained), Bundle.load(out)
     assert (after.name, after.version) == ("mine", "2.0")
     assert after.provenance["recipes"] == before.provenance["recipes"]

@@ -30,7 +30,7 @@ from cascade.training.calibration.router import expected_gain, fit_router
 from cascade.training.calibration.stage_logits import Outputs
 from cascade.training.export.decision_graphs import ArbiterParameters, RouterParameters
 
-__all__ = ["FEWEST_TO_CALIBRATE", "Asking", "Calibration", "calibrate", "describe"]
+__all__ = ["FEWEST_TO_CALIBRATE", "Asking", "Calibration", "calibrate", "cut", "describe"]
 
 #: One of so many parts of the photos is held out.
 _PARTS: Final = 3
@@ -82,7 +82,7 @@ class Calibration:
     facts: dict[str, Any]
 
 
-def _cut(targets: Ints, seed: int) -> tuple[Ints, Ints]:
+def cut(targets: Ints, seed: int) -> tuple[Ints, Ints]:
     """Return the places of the fit part and of the held-out part, stratified as far as labels have photos."""
     often = np.bincount(targets).max() >= _PARTS
     parts = (StratifiedKFold if often else KFold)(_PARTS, shuffle=True, random_state=seed)
@@ -110,7 +110,7 @@ def calibrate(
         costs: of every expert, in units of one run of the general model.
         seed: of the partitions.
     """
-    fit_rows, held_out_rows = _cut(outputs.targets, seed)
+    fit_rows, held_out_rows = cut(outputs.targets, seed)
     fit, held_out = outputs.rows(fit_rows), outputs.rows(held_out_rows)
     arbiter = fit_arbiter(fit, tree, experts)
     folds, answers = cross_fit(fit, tree, experts, seed)

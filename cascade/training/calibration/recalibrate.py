@@ -14,14 +14,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import onnx
 
 import cascade
 from cascade.bundle.manifest import Bundle
 from cascade.bundle.stage import EXACT, GraphFile, Stage
+from cascade.classifier import Cascade
 from cascade.errors import DataError
 from cascade.evaluation.dataset import scan
+from cascade.evaluation.evaluate import evaluate
 from cascade.ownership import check_bundle_target, empty_scratch
+from cascade.training.calibration.before_after import before_and_after, one_source
+from cascade.training.calibration.cross_fitting import cut
 from cascade.training.export.finish_bundle import Draft, complete, data_facts
 from cascade.training.export.packaging import take_place
 from cascade.training.progress import Report
@@ -31,6 +36,7 @@ __all__ = ["recalibrate"]
 
 #: With fewer photos the fit is chance. (A promise needs more, and says so itself.)
 _FEWEST: Final = 30
+_FIRST_VERSION: Final = "0.1.0"
 
 
 def recalibrate(
@@ -52,8 +58,8 @@ def recalibrate(
         never
             seen, 15 % are set aside to measure and the rest calibrates; else the split `calibration` does.
         out: folder of the new bundle.
-        name: of the new bundle; as before if None.
-        version: of the new bundle; as before if None.
+        name: of the new bundle; the name of ``out`` if None.
+        version: of the new bundle; 0.1.0 if None.
         max_error: see `cascade.training.run.train`.
         replace_bundle: whether a bundle at ``out`` may be replaced; it may be ``bundle`` itself.
         label_map: name of a folder -> label that it stands for.
@@ -85,7 +91,7 @@ def recalibrate(
         raise DataError(f"{data}: has {len(fits)} photos to calibrate on; at least {_FEWEST} are needed")
     words, seed = _recipe(old.provenance)
     calibrated = {"cascade": cascade.__version__, "data": data_facts(dataset)}
-    name, version = name or old.name, version or old.version
+    name, version = name or out.name, version or _FIRST_VERSION
     with Report() as report:
         report.line(f"{len(fits)} photos calibrate, {len(dataset.split('test'))} measure")
         folder = work / "bundle"
@@ -103,6 +109,13 @@ def recalibrate(
             seed,
         )
         complete(folder, draft, fits, dataset.split("test"), report=report, max_error=max_error)
+        _, held_out = cut(np.array([old.tree.labels.index(photo.label) for photo in fits]), seed)
+        judges = [fits[place] for place in held_out]
+        before, after = (evaluate(Cascade(at, variant=EXACT), judges) for at in (old.folder, folder))
+        for line in (*before_and_after(before, after), *filter(None, [one_source(fits)])):
+            report.line(line)
+        if old.experts and not after.asked["cascade"].any():
+            report.line("experts are not asked: on these photos they do not help; --budget 1 asks them")
         take_place(folder, out)
         (work / "unreadable.json").unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # whatever else is in there is not ours
