@@ -29,7 +29,8 @@ def before_and_after(before: Evaluation, after: Evaluation) -> list[str]:
         difference = after.right("cascade").mean() - before.right("cascade").mean()
         lines.append(
             f"warning: the new bundle is worse there (accuracy {difference:+.1%}, NLL "
-            f"{new.nll - old.nll:+.3f}); keep the old one, or calibrate with more photos, of every label and source"
+            f"{new.nll - old.nll:+.3f}); keep the old one, or calibrate with more photos, of every "
+            "label and source"
         )
     return lines
 
