@@ -49,6 +49,16 @@ class Judged:
     def __len__(self) -> int:
         return len(self.leaf)
 
+    def rows(self, index: Ints) -> Judged:
+        """Return a subset of the photos."""
+        return Judged(
+            self.leaf[index],
+            self.leaf_right[index],
+            self.parent[index],
+            self.parent_right[index],
+            self.inside[index],
+        )
+
     def counts(self, leaf_threshold: Floats, parent_threshold: Floats) -> Counts:
         """Count answers for thresholds of shape (K,)."""
         kind = answer_kind(

@@ -122,6 +122,7 @@ def fit_arbiter(outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequenc
     count = len(experts)
     masks = _who_is_asked(outputs, tree, experts)
     tensors, targets = _tensors(outputs), torch.from_numpy(outputs.targets)
+    weights = torch.from_numpy(outputs.weights)
     start = np.concatenate(
         [np.zeros(1 + count), np.full(count, 0.5), np.full(count, -0.3), np.zeros(_SHARPNESS)]
     )
@@ -134,7 +135,7 @@ def fit_arbiter(outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequenc
         optimizer.zero_grad()
         loss = torch.zeros((), dtype=torch.float64)
         for share, asked in masks:
-            loss = loss + share * _loss(_pool(packed, tensors, tree, experts, asked), targets)
+            loss = loss + share * _loss(_pool(packed, tensors, tree, experts, asked), targets, weights)
         loss = loss + pull * (packed - prior).square().sum()
         loss.backward()
         return loss
@@ -150,11 +151,12 @@ def fit_arbiter(outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequenc
     )
 
 
-def _loss(log_z: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _loss(log_z: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     best, label = log_z.max(1)
     right = (label == targets).to(torch.float64)
-    shown = torch.nn.functional.binary_cross_entropy(best.exp().clamp(1e-6, 1 - 1e-6), right)
-    return _TOP_LABEL * shown + (1 - _TOP_LABEL) * torch.nn.functional.nll_loss(log_z, targets)
+    shown = torch.nn.functional.binary_cross_entropy(best.exp().clamp(1e-6, 1 - 1e-6), right, weights)
+    likelihood = torch.nn.functional.nll_loss(log_z, targets, reduction="none") * weights
+    return _TOP_LABEL * shown + (1 - _TOP_LABEL) * likelihood.mean()
 
 
 def _who_is_asked(

@@ -16,6 +16,8 @@ __all__ = ["BUDGETS", "choose_default", "cost_weights", "on_the_frontier"]
 BUDGETS: Final = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 #: Share of what asking everybody brings that the default must keep, in negative log likelihood.
 _KEPT: Final = 0.9
+#: Mean cost per photo of the default, in runs of the general model.
+_DEAREST: Final = 1.5
 _DIGITS: Final = 1e6
 
 
@@ -66,15 +68,16 @@ def choose_default(
 ) -> int:
     """Return the place of the default on the curve: the cheapest that keeps most of what asking brings.
 
-    It costs at most half of asking everybody. Judged by the likelihood: a difference in accuracy would be
-    chance on so few photos.
+    It costs at most half of asking everybody, and at most `_DEAREST`. Judged by the likelihood: a difference
+    in accuracy would be chance on so few photos.
 
     Args:
         curve: mean_cost and nll of every step.
         never: the same with nobody asked.
         always: the same with everybody asked.
     """
-    affordable = [i for i, step in enumerate(curve) if step["mean_cost"] <= always["mean_cost"] / 2] or [0]
+    limit = min(always["mean_cost"] / 2, _DEAREST)
+    affordable = [i for i, step in enumerate(curve) if step["mean_cost"] <= limit] or [0]
     enough = never["nll"] - _KEPT * max(never["nll"] - always["nll"], 0.0)
     good = [i for i in affordable if curve[i]["nll"] <= enough]
     return min(good or [min(affordable, key=lambda i: curve[i]["nll"])], key=lambda i: curve[i]["mean_cost"])

@@ -3,9 +3,9 @@ they say of photos that had no part in them.
 
 The split `calibration` is cut in two, stratified by label:
 
-    fit part (2/3)  temperatures and weights of the arbiter, then the router; figures about them are
+    fit part (1/2)  temperatures and weights of the arbiter, then the router; figures about them are
                     cross-fitted: every photo is judged by numbers that it had no part in
-    held out (1/3)  nothing here; `cascade.training.calibration.guarantees` builds every promise on it
+    held out (1/2)  nothing here; `cascade.training.calibration.guarantees` builds every promise on it
 
 The split `test` is never seen here.
 """
@@ -32,10 +32,10 @@ from cascade.training.export.decision_graphs import ArbiterParameters, RouterPar
 
 __all__ = ["FEWEST_TO_CALIBRATE", "Asking", "Calibration", "calibrate", "cut", "describe"]
 
-#: One of so many parts of the photos is held out.
-_PARTS: Final = 3
-#: Fewer photos cannot be cut so that two fit and one is held out.
-FEWEST_TO_CALIBRATE: Final = _PARTS
+#: One of so many parts of the photos is held out. The arbiter has a dozen numbers; a promise needs photos.
+_PARTS: Final = 2
+#: Fewer photos cannot be cut in two parts that say anything.
+FEWEST_TO_CALIBRATE: Final = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ scope stage, promises of every budget, default operating point, label sets and t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ from cascade.training.calibration.out_of_distribution import (
     scope_graph,
 )
 from cascade.training.calibration.risk_control import default_point, fit_promise
+from cascade.training.calibration.sources import promised_collections, rows_of
 
 __all__ = ["Guarantees", "fit_guarantees"]
 
@@ -73,6 +74,7 @@ def fit_guarantees(
     seed: int,
     max_error: float,
     metadata: Mapping[str, str],
+    sources: Sequence[str] = (),
 ) -> Guarantees:
     """Build everything that a bundle guarantees.
 
@@ -83,15 +85,25 @@ def fit_guarantees(
         seed: of the partitions.
         max_error: what the default operating point should promise.
         metadata: goes into the graph's metadata_props.
+        sources: of the N photos; empty if nothing is known about them.
     """
     fit, held_out = known.rows(calibration.fit_rows), known.rows(calibration.held_out_rows)
     scope, limit, fit_scores, scores = _fit_scope(fit, held_out, seed, metadata)
+    fit_sources, held_out_sources = (
+        tuple(sources[row] for row in rows) if sources else ()
+        for rows in (calibration.fit_rows, calibration.held_out_rows)
+    )
 
     def tested(asking: Asking) -> tuple[Promise | None, OperatingPoint, Judged]:
         judged = judge(asking.held_out_probabilities, held_out.targets, in_scope(scores, limit), tree)
+        fitted = judge(asking.fit_probabilities, fit.targets, in_scope(fit_scores, limit), tree)
         promise = fit_promise(
-            judge(asking.fit_probabilities, fit.targets, in_scope(fit_scores, limit), tree),
+            fitted,
             judged,
+            groups={
+                name: (fitted.rows(rows_of(fit_sources, name)), judged.rows(rows_of(held_out_sources, name)))
+                for name in promised_collections(held_out_sources)
+            },
             max_error=max_error,
             cost_weight=asking.cost_weight,
             scope_threshold=limit,

@@ -18,6 +18,7 @@ that the promised pair errs more often is at most the level of the tests.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -60,6 +61,7 @@ def fit_promise(
     max_error: float,
     cost_weight: float,
     scope_threshold: float | None,
+    groups: Mapping[str, tuple[Judged, Judged]] | None = None,
 ) -> Promise | None:
     """Test which shares of wrong answers can be promised.
 
@@ -69,19 +71,21 @@ def fit_promise(
         max_error: the share for which the path is made to give the most answers.
         cost_weight: when experts were asked.
         scope_threshold: which photos count as out of scope.
+        groups: name -> (fit, held out), of photos among these for which the promise must hold by itself.
 
     Returns:
         The promise; None when nothing can be promised.
     """
     photos = len(held_out)
+    pairs = [(fit, held_out), *(groups or {}).values()]
     leaf, parent = min(
-        (_path(fit, slope) for slope in _SLOPES), key=lambda path: -_worth(fit, photos, path, max_error)
+        (_path(fit, slope) for slope in _SLOPES), key=lambda path: -_worth(pairs, path, max_error)
     )
-    begins = _beginnings(fit, photos, leaf, parent)
-    found = held_out.counts(leaf, parent)
+    begins = _beginnings(pairs, leaf, parent)
     # (shares, pairs): probability of so few wrong ones if the share of wrong ones were max_error. A pair
-    # that answers nobody has probability 1 and never passes.
-    p_values = stats.binom.cdf(found.wrong[None], found.answered[None], _SHARES[:, None])
+    # that answers nobody has probability 1 and never passes. That the promise holds in every group is an
+    # intersection-union test (Berger 1982): each group is tested at the full level.
+    p_values = np.max([_p_values(tested.counts(leaf, parent)) for _, tested in pairs], axis=0)
     curve: list[PromisePoint] = []
     # From the largest share down to the first that fails: what is promised is then an interval, and on it
     # coverage rises with the share, because beginnings do not fall and p-values do not rise.
@@ -99,7 +103,7 @@ def fit_promise(
     return Promise(
         confidence=CONFIDENCE,
         photos=photos,
-        method=_METHOD,
+        method="; ".join([_METHOD, *(f"kept also by the photos of {name} alone" for name in groups or ())]),
         cost_weight=cost_weight,
         scope_threshold=scope_threshold,
         curve=tuple(reversed(curve)),
@@ -138,20 +142,41 @@ def _path(fit: Judged, slope: float) -> tuple[Float64s, Float64s]:
     return leaf[keep], parent[keep]
 
 
-def _worth(fit: Judged, photos: int, path: tuple[Float64s, Float64s], max_error: float) -> float:
+def _p_values(found: Counts) -> Float64s:
+    return np.asarray(stats.binom.cdf(found.wrong[None], found.answered[None], _SHARES[:, None]))
+
+
+def _predicted(
+    pairs: Sequence[tuple[Judged, Judged]], leaf: Float64s, parent: Float64s
+) -> list[tuple[Counts, Float64s]]:
+    """Return for every group what the fit part counts and how many held-out answers that predicts, (K,)."""
+    predicted = []
+    for fit, held_out in pairs:
+        counts = fit.counts(leaf, parent)
+        predicted.append((counts, counts.answered * (len(held_out) / max(len(fit), 1))))
+    return predicted
+
+
+def _least_surplus(predicted: Sequence[tuple[Counts, Float64s]], share: float) -> Float64s:
+    """Return the surplus of the group that has the least of it, (K,)."""
+    return np.asarray(np.min([_surplus(counts, answered, share) for counts, answered in predicted], axis=0))
+
+
+def _worth(
+    pairs: Sequence[tuple[Judged, Judged]], path: tuple[Float64s, Float64s], max_error: float
+) -> float:
     """Predict from the fit part what a path gives at ``max_error``: labels and, for less, parents."""
-    counts = fit.counts(*path)
-    answered = counts.answered * (photos / len(fit))
-    passes = _surplus(counts, answered, max_error) >= stats.norm.ppf(1 - LEVEL)
+    predicted = _predicted(pairs, *path)
+    counts = predicted[0][0]
+    passes = _least_surplus(predicted, max_error) >= stats.norm.ppf(1 - LEVEL)
     worth = counts.labels + _WORTH_OF_PARENT * (counts.answered - counts.labels)
     return float((worth * passes).max())
 
 
-def _beginnings(fit: Judged, photos: int, leaf: Float64s, parent: Float64s) -> Ints:
+def _beginnings(pairs: Sequence[tuple[Judged, Judged]], leaf: Float64s, parent: Float64s) -> Ints:
     """Return for every share the pair (S,) with which its test begins, never falling with the share."""
-    counts = fit.counts(leaf, parent)
-    answered = counts.answered * (photos / len(fit))
-    best = [int(np.argmax(_surplus(counts, answered, share))) for share in _SHARES]
+    predicted = _predicted(pairs, leaf, parent)
+    best = [int(np.argmax(_least_surplus(predicted, share))) for share in _SHARES]
     # Not above where a larger share begins: shares that are hopeless must not spoil those that are not.
     return np.minimum.accumulate(best[::-1])[::-1]
 

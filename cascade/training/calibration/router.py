@@ -52,11 +52,11 @@ def fit_router(
         only = nobody.copy()
         only[:, column] = True
         gained[:, column] = _log_likelihood(answers(only), outputs) - before
-    chances = _mendable(outputs, temperature, tree, experts)
+    chances, weights = _mendable(outputs, temperature, tree, experts), outputs.weights[:, None]
     cross_gain = np.zeros((n, count))
     for train, held_out in folds:
-        cross_gain[held_out] = chances[held_out] * _worth(chances[train], gained[train])
-    return RouterParameters(temperature, _worth(chances, gained)), cross_gain
+        cross_gain[held_out] = chances[held_out] * _worth(chances[train], gained[train], weights[train])
+    return RouterParameters(temperature, _worth(chances, gained, weights)), cross_gain
 
 
 def _log_likelihood(probabilities: Float64s, outputs: Outputs) -> Float64s:
@@ -73,12 +73,13 @@ def _mendable(
     return np.asarray((1 - p.max(1, keepdims=True)) * (p @ mine))
 
 
-def _worth(chances: Float64s, gained: Float64s) -> Float64s:
-    """Return a (E,): least squares of what was gained on the chances, in 0..1.
+def _worth(chances: Float64s, gained: Float64s, weights: Float64s) -> Float64s:
+    """Return a (E,): weighted least squares of what was gained on the chances, clipped to 0..1.
 
-    Below 0 is nobody to ask; above 1 no gain may be, so that a price exists at which nobody is asked.
+    An expert with a slope below 0 does harm and is never asked. A slope above 1 would promise a gain above
+    1, and then no price would keep everybody from being asked.
     """
-    slope = (chances * gained).sum(0) / np.maximum(np.square(chances).sum(0), 1e-12)
+    slope = (weights * chances * gained).sum(0) / np.maximum((weights * np.square(chances)).sum(0), 1e-12)
     return np.asarray(slope.clip(0.0, 1.0))
 
 

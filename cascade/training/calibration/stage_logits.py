@@ -1,4 +1,4 @@
-"""What calibration is fitted on. In: outputs of the exported graphs on labelled photos. Out: `Outputs`."""
+"""Holds what calibration is fitted on: the logits of every image stage for labelled photos."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from cascade.arrays import Float64s, Ints
+from cascade.training.calibration.sources import source_weights
 
-__all__ = ["Fold", "Outputs"]
+__all__ = ["Fold", "Outputs", "places_of"]
 
 #: Places that fit, places that are judged.
 Fold = tuple[Ints, Ints]
@@ -24,14 +26,30 @@ class Outputs:
         general: (N, L) logits.
         experts: expert -> (N, K + 1) logits.
         targets: (N,) index of the right label.
+        sources: of the N photos; empty if nothing is known about them.
     """
 
     general: Float64s
     experts: Mapping[str, Float64s]
     targets: Ints
+    sources: tuple[str, ...] = ()
+
+    @property
+    def weights(self) -> Float64s:
+        """What each photo counts, (N,), see `cascade.training.calibration.sources.source_weights`."""
+        return source_weights(self.sources) if self.sources else np.ones(len(self.targets))
 
     def rows(self, index: npt.NDArray[Any]) -> Outputs:
         """Return a subset of the photos."""
         return Outputs(
-            self.general[index], {k: v[index] for k, v in self.experts.items()}, self.targets[index]
+            self.general[index],
+            {k: v[index] for k, v in self.experts.items()},
+            self.targets[index],
+            tuple(self.sources[place] for place in places_of(index)) if self.sources else (),
         )
+
+
+def places_of(index: npt.NDArray[Any]) -> list[int]:
+    """Return the places that an index, of places or of booleans, chooses."""
+    places = np.flatnonzero(index) if index.dtype == np.bool_ else index
+    return [int(place) for place in places]

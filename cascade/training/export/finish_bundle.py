@@ -114,6 +114,7 @@ def complete(
         seed=seed,
         max_error=max_error,
         metadata={**meta, "cascade.stage": "scope"},
+        sources=outputs.sources,
     )
     arbiter = arbiter_graph(calibration.arbiter, tree.labels, own, {**meta, "cascade.stage": "arbiter"})
     stages: dict[str, Any] = {
@@ -210,4 +211,5 @@ def _outputs(folder: Path, draft: Draft, photos: Sequence[Photo], report: Report
     }
     general = np.concatenate([out.general_logits for out in outputs])
     embedding = np.concatenate([out.embedding for out in outputs])
-    return Outputs(general, logits, np.array([columns[photo.label] for photo in read])), embedding
+    targets = np.array([columns[photo.label] for photo in read])
+    return Outputs(general, logits, targets, tuple(photo.source for photo in read)), embedding

@@ -55,7 +55,9 @@ def test_the_default_is_the_cheapest_that_keeps_most() -> None:
     curve = [row(1.0, 1.0), row(1.2, 0.8), row(1.5, 0.63), row(1.8, 0.65), row(2.5, 0.61)]
     assert choose_default(curve, never, always) == 2
     # None keeps enough within half the cost: the likeliest that can be paid.
-    assert choose_default([row(1.0, 1.0), row(1.9, 0.9), row(2.5, 0.6)], never, always) == 1
+    assert choose_default([row(1.0, 1.0), row(1.4, 0.9), row(2.5, 0.6)], never, always) == 1
+    # Half of a dear bundle is still too much for a default.
+    assert choose_default([row(1.0, 1.0), row(1.4, 0.9), row(2.5, 0.6)], never, row(8.0, 0.6)) == 1
     # Experts that do not help are not asked.
     assert choose_default([*curve[:1], row(1.2, 1.1)], never, row(4.0, 1.2)) == 0
 

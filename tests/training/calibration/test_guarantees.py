@@ -52,7 +52,7 @@ def test_the_default_point_is_the_promised_one(made: tuple[Calibration, Guarante
     assert guarantees.promise is not None
     assert guarantees.point == guarantees.promise.operating_point(0.1)
     assert guarantees.point.scope_threshold == guarantees.promise.scope_threshold
-    assert guarantees.promise.photos == 300
+    assert guarantees.promise.photos == 450  # half of them
 
 
 def test_most_unseen_photos_stay_in_scope(made: tuple[Calibration, Guarantees]) -> None:
@@ -64,7 +64,7 @@ def test_most_unseen_photos_stay_in_scope(made: tuple[Calibration, Guarantees]) 
 def test_the_reference_is_the_held_out_part(known: InScope, made: tuple[Calibration, Guarantees]) -> None:
     calibration, guarantees = made
     reference, rows = guarantees.reference, calibration.held_out_rows
-    assert reference.photos == len(rows) == 300
+    assert reference.photos == len(rows) == 450
     scores = run_scope(guarantees.scope, known.logits[rows], known.embedding[rows])
     np.testing.assert_allclose(reference.scope_scores, np.sort(scores), atol=1e-4)
     best = calibration.default.held_out_probabilities.argmax(1)
@@ -114,7 +114,7 @@ def test_every_budget_has_promises_of_its_own() -> None:
     for point in made.budget.points:
         assert point.promise is not None
         assert point.promise.cost_weight == point.cost_weight
-        assert point.promise.photos == 200
+        assert point.promise.photos == 300
     assert first.promise is not None
     assert last.promise is not None
     # Better answers: less error can be promised.
@@ -124,7 +124,7 @@ def test_every_budget_has_promises_of_its_own() -> None:
 def test_facts_for_the_card(made: tuple[Calibration, Guarantees]) -> None:
     facts = made[1].facts["promise"]
     assert facts["max_error"] == 0.1
-    assert facts["photos"] == 300
+    assert facts["photos"] == 450
     assert facts["answered_leaf"] + facts["answered_parent"] + facts["unknown"] == pytest.approx(1, abs=1e-3)
     assert facts["answered_leaf"] > 0.3
 

@@ -1,0 +1,56 @@
+"""Sources of calibration photos: what each counts, and where a promise has to hold by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cascade.evaluation.labelled_answers import Judged
+from cascade.training.calibration.sources import promised_collections, rows_of, source_weights
+
+pytest.importorskip("mapie", reason="needs the extra `train`")
+
+from cascade.training.calibration.risk_control import fit_promise
+
+
+def test_a_source_of_many_photos_counts_more_but_not_in_proportion() -> None:
+    sources = ["big"] * 900 + ["web:a"] * 60 + ["web:b"] * 40
+    weights = source_weights(sources)
+    assert weights.mean() == pytest.approx(1)
+    # 900 photos against the 100 of one collection: three to one instead of nine to one.
+    assert weights[:900].sum() / weights[900:].sum() == pytest.approx(3)
+
+
+def test_collections_of_many_sites_with_enough_photos_are_promised_by_themselves() -> None:
+    sources = ["big"] * 900 + ["web:a"] * 60 + ["web:b"] * 40 + ["few:a"] * 5 + ["few:b"] * 5 + ["one:a"] * 90
+    assert promised_collections(sources) == ("one", "web")
+    assert rows_of(sources, "web").tolist() == list(range(900, 1000))
+    assert promised_collections(["", "big"]) == ()
+
+
+def answers(n: int, error: float, seed: int) -> Judged:
+    """Answers whose probability says nothing: any threshold errs equally often."""
+    rng = np.random.default_rng(seed)
+    p, right = rng.uniform(0.5, 1, n), rng.random(n) >= error
+    return Judged(p, right, p, right, np.ones(n, dtype=bool))
+
+
+def test_a_promise_is_kept_by_every_group_or_not_given() -> None:
+    def smallest(**groups: tuple[Judged, Judged]) -> float:
+        promise = fit_promise(
+            answers(800, 0.05, 1),
+            answers(800, 0.05, 2),
+            max_error=0.1,
+            cost_weight=0.0,
+            scope_threshold=None,
+            groups=groups,
+        )
+        assert promise is not None
+        assert ("kept also by the photos of web alone" in promise.method) == bool(groups)
+        return promise.smallest
+
+    alone = smallest()
+    assert alone < 0.1
+    assert smallest(web=(answers(200, 0.05, 3), answers(200, 0.05, 4))) >= alone
+    # One group errs on three photos in ten: nothing below that can be promised to it.
+    assert smallest(web=(answers(200, 0.3, 5), answers(200, 0.3, 6))) > 0.3
