@@ -89,7 +89,7 @@ def cut(targets: Ints, seed: int) -> tuple[Ints, Ints]:
     with warnings.catch_warnings():
         # A label of one or two photos is missing in a part; nothing to act on.
         warnings.filterwarnings("ignore", message="The least populated class")
-        fit_rows, held_out_rows = next(iter(parts.split(targets, targets)))
+        *_, (fit_rows, held_out_rows) = parts.split(targets, targets)  # the smaller part is held out
     return fit_rows, held_out_rows
 
 
