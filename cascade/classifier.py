@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from cascade import arguments
 from cascade.arrays import Float32s, Pixels, softmax
 from cascade.bundle.manifest import Bundle
 from cascade.errors import ImageError, UsageError
@@ -77,15 +78,16 @@ class Cascade:
         max_pixels: int = MAX_PIXELS,
         variant: str = "auto",
     ) -> None:
+        workers = None if workers is None else arguments.count("workers", workers)
+        self.max_pixels = arguments.count("max_pixels", max_pixels)
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        # What a copy is opened with; "auto" stays "auto", because it may be opened on another machine.
+        self._opened_with = {"ask": ask, "workers": workers, "max_pixels": max_pixels, "variant": variant}
         self.variant = choose_variant(loaded).variant if variant == AUTO else variant
         self.bundle = loaded.with_variant(self.variant)
-        if workers is not None and workers < 1:
-            raise UsageError(f"workers is {workers}; it must be at least 1")
         self.ask = ask
         self._choose(operating_point, max_error, budget, label_set, top_k)
         self.workers = workers or usable_cores()
-        self.max_pixels = max_pixels
         self.pipeline = Pipeline.of(self.bundle)
         for stage in (self.bundle.general, self.bundle.arbiter):
             self.pipeline.session(stage)  # loads it, so that a damaged bundle is noticed now
@@ -99,6 +101,17 @@ class Cascade:
         top_k: int,
     ) -> None:
         """Set what decides about answers; nothing here needs a graph."""
+        max_error = arguments.share("max_error", max_error)
+        budget = arguments.share("budget", budget)
+        label_set = arguments.share("label_set", label_set)
+        top_k = arguments.count("top_k", top_k)
+        self._chosen = {
+            "operating_point": operating_point,
+            "max_error": max_error,
+            "budget": budget,
+            "label_set": label_set,
+            "top_k": top_k,
+        }
         self.operating_point, self.promise, self.budget = choose_point(
             self.bundle,
             operating_point=operating_point,
@@ -107,8 +120,6 @@ class Cascade:
             label_set=label_set,
             ask=self.ask,
         )
-        if top_k < 1:
-            raise UsageError(f"top_k is {top_k}; it must be at least 1")
         self.top_k = min(top_k, len(self.bundle.tree.labels))
         self.label_set = label_set
         if label_set is not None:
@@ -136,6 +147,16 @@ class Cascade:
 
     def __repr__(self) -> str:
         return f"Cascade(bundle={str(self.bundle.folder)!r}, version={self.bundle.version!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy as the folder of the bundle and the arguments: the copy opens the bundle again."""
+        return _open, (str(self.bundle.folder.resolve()), self._opened_with | self._chosen)
+
+    def __copy__(self) -> Cascade:
+        """Share the loaded graphs."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
 
     def predict(self, image: ImageSource) -> Prediction:
         """Classify one photo.
@@ -178,11 +199,12 @@ class Cascade:
             batch_size: photos that a worker takes at once. It changes speed, not answers.
 
         Raises:
-            UsageError: when ``batch_size`` is below 1 or an item is of a type that is no photo.
+            UsageError: when ``images`` is one photo, ``batch_size`` is below 1 or an item is of a
+                type that is no photo.
         """
-        if batch_size < 1:
-            raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
-        batches = map_batches(self.predict_batch, images, workers=self.workers, batch_size=batch_size)
+        batch_size = arguments.count("batch_size", batch_size)
+        photos = arguments.photos(images)
+        batches = map_batches(self.predict_batch, photos, workers=self.workers, batch_size=batch_size)
         return (prediction for batch in batches for prediction in batch)
 
     def warm_up(self) -> None:
@@ -246,6 +268,10 @@ class Cascade:
             return ()
         columns = _label_sets(self.bundle).columns(probabilities, self.label_set)
         return tuple(self.bundle.tree.labels[column] for column in columns)
+
+
+def _open(folder: str, made_with: Mapping[str, Any]) -> Cascade:
+    return Cascade(folder, **made_with)
 
 
 def _label_sets(bundle: Bundle) -> LabelSets:

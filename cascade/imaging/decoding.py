@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,8 +98,9 @@ def load_image(
     cut to the rows that could be decoded, if those are more than half of it.
 
     Args:
-        source: a path, the bytes of an image file, a binary file object (read from its position), a
-            PIL image (not changed), or an array, uint8, of shape (H, W, 3) RGB or (H, W) grey.
+        source: a path, the bytes of an image file, a binary file object (read from its position, or
+            from its start when it is at its end), a PIL
+            image (not changed), or an array, uint8, of shape (H, W, 3) RGB or (H, W) grey.
         target: (width, height) in pixels that will be needed; (0, 0) means full resolution.
         reducing_gap: see `reduction_factor`.
         max_pixels: photos with more pixels are refused before they are decoded.
@@ -133,6 +135,11 @@ def load_image(
             return _decode(file, wish)
     if hasattr(source, "read"):
         return _decode(_as_binary(source), wish)
+    if type(source).__module__.partition(".")[0] == "torch":
+        raise UsageError(
+            "a torch tensor is not read; give an array (H, W, 3): "
+            "tensor.permute(1, 2, 0).mul(255).round().byte().cpu().numpy() for one of (3, H, W) from 0 to 1"
+        )
     raise UsageError(
         f"cannot read a photo from {type(source).__name__}; give a path, bytes, a binary file object, "
         "a PIL image or a uint8 RGB array of shape (H, W, 3)"
@@ -156,11 +163,17 @@ def _open_file(path: str | os.PathLike[str]) -> BinaryIO:
             raise
         return file
     except FileNotFoundError as error:
-        raise ImageError("not_found", "no such file") from error
+        raise ImageError("not_found", _why_not_found(path)) from error
     except PermissionError as error:
         raise ImageError("not_permitted", "permission denied") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise ImageError("unreadable", f"cannot be read: {reason(error)}") from error
+
+
+def _why_not_found(path: str | os.PathLike[str]) -> str:
+    if re.match("(https?|ftp|s3|gs|file|data):", str(path), re.IGNORECASE):
+        return "no such file: it is a web address, and nothing is downloaded; give a file or its bytes"
+    return "no such file"
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -180,6 +193,9 @@ def _as_binary(source: BinaryIO) -> BinaryIO:
         if source.seekable() and source.tell() == 0 and isinstance(source.read(0), bytes):
             return source
         data = source.read()
+        if data == b"" and source.seekable() and source.tell():  # at its end, as after writing to it
+            source.seek(0)
+            data = source.read()
     except (OSError, ValueError) as error:
         raise ImageError("unreadable", f"the file object could not be read: {reason(error)}") from error
     if not isinstance(data, bytes):
@@ -295,10 +311,37 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
     grey = array.ndim == 2
     if array.dtype != np.uint8 or not (grey or (array.ndim == 3 and array.shape[2] == 3)):
         raise UsageError(
-            f"an array must be uint8 of shape (H, W, 3) RGB or (H, W) grey, not {array.dtype} "
-            f"{array.shape}; scale floats with (array * 255).astype('uint8') and move channels last"
+            f"an array must be uint8 of shape (H, W, 3) RGB or (H, W) grey, not {array.dtype} {array.shape}; "
+            + "; ".join(_conversions(array))
         )
     if 0 in array.shape:
         raise ImageError("too_small", f"the array has shape {array.shape}")
     image = Image.fromarray(np.ascontiguousarray(array))
     return image.convert("RGB") if grey else image
+
+
+def _conversions(array: npt.NDArray[Any]) -> list[str]:
+    """Return what turns an array into one that is read."""
+    words = []
+    channels = (1, 3, 4)
+    if array.ndim == 4:
+        words.append("give the photos of a batch one by one: predict_many(batch)")
+    elif array.ndim == 3 and array.shape[2] not in channels and array.shape[0] in channels:
+        words.append("move channels last: array.transpose(1, 2, 0)")
+    elif array.ndim == 3 and array.shape[2] == 1:
+        words.append("leave the last axis out: array[:, :, 0]")
+    elif array.ndim == 3 and array.shape[2] == 4:
+        words.append("leave alpha out with array[:, :, :3], or keep it: Image.fromarray(array, 'RGBA')")
+    elif array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+        words.append("that is no photo")
+    if np.issubdtype(array.dtype, np.floating):
+        words.append(
+            "floats from 0 to 1: (array * 255).round().astype('uint8'); from 0 to 255: without * 255"
+        )
+    elif array.dtype == np.bool_:
+        words.append("booleans: array.astype('uint8') * 255")
+    elif array.dtype == np.uint16:
+        words.append("16 bits: (array >> 8).astype('uint8')")
+    elif array.dtype != np.uint8:
+        words.append("values from 0 to 255: array.astype('uint8')")
+    return words
