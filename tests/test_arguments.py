@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,30 +68,62 @@ def test_a_web_address_gets_a_clear_answer(tiny_bundle: Path) -> None:
     assert "a web address, and nothing is downloaded" in row.error.message
 
 
-@pytest.mark.parametrize(
-    ("array", "words"),
-    [
-        (np.zeros((9, 8, 3)), "(array * 255)"),
-        (np.zeros((9, 8, 1), np.uint8), "array[:, :, 0]"),
-        (np.zeros((9, 8, 4), np.uint8), "array[:, :, :3]"),
-        (np.zeros((3, 9, 8), np.float32), "array.transpose(1, 2, 0)"),
-        (np.zeros((2, 9, 8, 3), np.uint8), "predict_many(batch)"),
-        (np.zeros((9, 8, 3), np.uint16), "array >> 8"),
-    ],
-)
-def test_arrays_of_another_kind_say_the_conversion(tiny_bundle: Path, array, words: str) -> None:
+ARRAYS = {
+    "float": np.random.default_rng(0).random((9, 8, 3)),
+    "float grey": np.random.default_rng(0).random((9, 8), np.float32),
+    "float, channels first": np.random.default_rng(0).random((3, 9, 8), np.float32),
+    "float, alpha, channels first": np.random.default_rng(0).random((4, 9, 8)),
+    "one channel": np.full((9, 8, 1), 7, np.uint8),
+    "one channel first": np.full((1, 9, 8), 7, np.uint8),
+    "alpha": np.full((9, 8, 4), 7, np.uint8),
+    "16 bits": np.full((9, 8, 3), 700, np.uint16),
+    "int64": np.full((9, 8, 3), 70),
+    "bool": np.eye(9, dtype=np.bool_),
+}
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_the_conversions_that_an_array_is_refused_with_do_work(tiny_bundle: Path, kind: str) -> None:
+    classifier = Cascade(tiny_bundle, workers=1)
     with pytest.raises(UsageError) as refused:
-        Cascade(tiny_bundle).predict(array)
-    assert words in str(refused.value)
+        classifier.predict(ARRAYS[kind])
+    steps = [re.findall("`([^`]+)`", step) for step in str(refused.value).split("; ")[1:]]
+    assert steps, "nothing is advised"
+    assert all(steps), "a step without an expression"
+    for ways in itertools.product(*steps):
+        array: Any = ARRAYS[kind]
+        for way in ways:
+            array = eval(way, {"array": array, "Image": Image})
+        assert classifier.predict(array).status == "ok", ways
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((2, 9, 8, 3), np.uint8), ((2, 3, 9, 8), np.float32)])
+def test_a_batch_is_sent_to_predict_many(tiny_bundle: Path, shape, dtype) -> None:
+    classifier, array = Cascade(tiny_bundle, workers=1), np.zeros(shape, dtype)
+    with pytest.raises(UsageError, match="one by one: predict_many\\(array\\)") as refused:
+        classifier.predict(array)
+    for ways in (re.findall("`([^`]+)`", step) for step in str(refused.value).split("; ")[1:-1]):
+        array = eval(ways[0], {"array": array})
+    assert [row.status for row in classifier.predict_many(array)] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros(9), np.zeros((9, 8, 2)), np.array([["a"]]), np.zeros((9, 8, 3), "c8")]
+)
+def test_what_is_no_photo_gets_no_conversion(tiny_bundle: Path, array) -> None:
+    with pytest.raises(UsageError, match=r"this is no photo$"):
+        Cascade(tiny_bundle, workers=1).predict(array)
 
 
 def test_a_torch_tensor_says_the_conversion(tiny_bundle: Path) -> None:
     torch = pytest.importorskip("torch", reason="needs the extra `train`")
+    tensor = torch.rand(3, 9, 8)
     with pytest.raises(UsageError, match="a torch tensor is not read") as refused:
-        Cascade(tiny_bundle).predict(torch.zeros(3, 9, 8))
-    tensor = torch.zeros(3, 9, 8)
-    said = str(refused.value).partition("(H, W, 3): ")[2].partition(" for one")[0]
-    assert eval(said, {"tensor": tensor}).shape == (9, 8, 3)
+        Cascade(tiny_bundle).predict(tensor)
+    (way,) = re.findall("`([^`]+)`", str(refused.value))
+    array = eval(way, {"tensor": tensor})
+    assert (array.shape, array.dtype) == ((9, 8, 3), np.uint8)
+    assert Cascade(tiny_bundle).predict(array).status == "ok"
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])

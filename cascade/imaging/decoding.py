@@ -1,5 +1,4 @@
-"""Reading photos. In: a path, bytes, a binary file object, a PIL image or an RGB array. Out: one upright
-RGB `PIL.Image`, already reduced towards the size that is needed.
+"""Reads one photo, from whatever holds it, as an upright RGB image near the size that is needed.
 
 Every photo is decoded once, by `load_image`, whatever it is used for: prediction, evaluation and the
 evaluation passes of training share it, so that preprocessing cannot differ between them.
@@ -25,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from cascade.errors import ImageError, UsageError
+from cascade.imaging.array_photos import TENSOR_ADVICE, image_of
 from cascade.imaging.colour import to_rgb
 from cascade.imaging.formats import FORMATS, as_image_error, identify, reason
 from cascade.imaging.memory import reserved
@@ -99,8 +99,8 @@ def load_image(
 
     Args:
         source: a path, the bytes of an image file, a binary file object (read from its position, or
-            from its start when it is at its end), a PIL
-            image (not changed), or an array, uint8, of shape (H, W, 3) RGB or (H, W) grey.
+            from its start when it is at its end), a PIL image (not changed), or an array, uint8, of shape
+            (H, W, 3) RGB or (H, W) grey.
         target: (width, height) in pixels that will be needed; (0, 0) means full resolution.
         reducing_gap: see `reduction_factor`.
         max_pixels: photos with more pixels are refused before they are decoded.
@@ -117,7 +117,7 @@ def load_image(
     """
     wish = _Wish(target, reducing_gap, max_pixels, on_warning or _ignore)
     if isinstance(source, np.ndarray):
-        image = _from_array(source)
+        image = image_of(source)
         _check_size(image.size, max_pixels)
         return _finish(image, _factor(image.size, 1, wish), 1, wish)
     if isinstance(source, Image.Image):
@@ -136,10 +136,7 @@ def load_image(
     if hasattr(source, "read"):
         return _decode(_as_binary(source), wish)
     if type(source).__module__.partition(".")[0] == "torch":
-        raise UsageError(
-            "a torch tensor is not read; give an array (H, W, 3): "
-            "tensor.permute(1, 2, 0).mul(255).round().byte().cpu().numpy() for one of (3, H, W) from 0 to 1"
-        )
+        raise UsageError(TENSOR_ADVICE)
     raise UsageError(
         f"cannot read a photo from {type(source).__name__}; give a path, bytes, a binary file object, "
         "a PIL image or a uint8 RGB array of shape (H, W, 3)"
@@ -305,43 +302,3 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
             f"has {width} x {height} pixels, more than the limit of {max_pixels}; "
             "raise max_pixels if the photo is genuine",
         )
-
-
-def _from_array(array: npt.NDArray[Any]) -> Image.Image:
-    grey = array.ndim == 2
-    if array.dtype != np.uint8 or not (grey or (array.ndim == 3 and array.shape[2] == 3)):
-        raise UsageError(
-            f"an array must be uint8 of shape (H, W, 3) RGB or (H, W) grey, not {array.dtype} {array.shape}; "
-            + "; ".join(_conversions(array))
-        )
-    if 0 in array.shape:
-        raise ImageError("too_small", f"the array has shape {array.shape}")
-    image = Image.fromarray(np.ascontiguousarray(array))
-    return image.convert("RGB") if grey else image
-
-
-def _conversions(array: npt.NDArray[Any]) -> list[str]:
-    """Return what turns an array into one that is read."""
-    words = []
-    channels = (1, 3, 4)
-    if array.ndim == 4:
-        words.append("give the photos of a batch one by one: predict_many(batch)")
-    elif array.ndim == 3 and array.shape[2] not in channels and array.shape[0] in channels:
-        words.append("move channels last: array.transpose(1, 2, 0)")
-    elif array.ndim == 3 and array.shape[2] == 1:
-        words.append("leave the last axis out: array[:, :, 0]")
-    elif array.ndim == 3 and array.shape[2] == 4:
-        words.append("leave alpha out with array[:, :, :3], or keep it: Image.fromarray(array, 'RGBA')")
-    elif array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
-        words.append("that is no photo")
-    if np.issubdtype(array.dtype, np.floating):
-        words.append(
-            "floats from 0 to 1: (array * 255).round().astype('uint8'); from 0 to 255: without * 255"
-        )
-    elif array.dtype == np.bool_:
-        words.append("booleans: array.astype('uint8') * 255")
-    elif array.dtype == np.uint16:
-        words.append("16 bits: (array >> 8).astype('uint8')")
-    elif array.dtype != np.uint8:
-        words.append("values from 0 to 255: array.astype('uint8')")
-    return words
