@@ -51,7 +51,7 @@ class Tracker:
     ) -> None:
         if mode not in WANDB_MODES:
             raise UsageError(f"wandb mode {mode!r} is unknown; choose one of {', '.join(WANDB_MODES)}")
-        self._settings = {"mode": mode, "config": config or {}, "group": group, "name": name}
+        self._settings: dict[str, Any] = {"mode": mode, "config": config or {}, "group": group, "name": name}
         self._run: Any = None
 
     @property

@@ -107,15 +107,6 @@ def test_raising_max_error_never_lowers_coverage(
         assert fineness[before.reason] <= fineness[after.reason]
 
 
-@given(rows, st.permutations(range(12)), shares)
-def test_answers_do_not_depend_on_the_order(
-    probabilities: np.ndarray, order: list[int], share: float
-) -> None:
-    point = PROMISE.operating_point(share)
-    answers = [decide(row, TREE, point, 1.0) for row in probabilities]
-    assert [decide(probabilities[i], TREE, point, 1.0) for i in order] == [answers[i] for i in order]
-
-
 @given(rows)
 def test_a_parent_s_probability_is_the_sum_of_its_leaves(probabilities: np.ndarray) -> None:
     sums = TREE.parent_probabilities(probabilities)

@@ -58,11 +58,3 @@ def test_a_higher_price_never_asks_more(gain: np.ndarray, first: float, second: 
     cost = np.array([0.5, 1.0, 3.0])
     low, high = sorted((first, second))
     assert not (choose_experts(gain, cost, high) & ~choose_experts(gain, cost, low)).any()
-
-
-@given(gains, prices)
-def test_photos_are_judged_one_by_one(gain: np.ndarray, price: float) -> None:
-    cost = np.array([0.5, 1.0, 3.0])
-    together = choose_experts(gain, cost, price)
-    for row, asked in zip(gain, together, strict=True):
-        assert (choose_experts(row[None], cost, price)[0] == asked).all()

@@ -19,7 +19,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.model_selection import KFold
 from sklearn.utils.extmath import randomized_svd
 
-from cascade.arrays import Float32s, Float64s, Ints
+from cascade.arrays import Float32s, Float64s, Floats, Ints
 from cascade.onnx_runtime import ort
 from cascade.training.export.decision_graphs import GraphBuilder
 
@@ -58,8 +58,8 @@ class InScope:
         targets: (N,), columns of the right labels.
     """
 
-    logits: Float32s
-    embedding: Float32s
+    logits: Floats
+    embedding: Floats
     targets: Ints
 
     def rows(self, index: npt.NDArray[Any]) -> InScope:
@@ -119,7 +119,7 @@ def scope_graph(
     return g.model("scope", inputs, ("score", 1), metadata)
 
 
-def run_scope(model: onnx.ModelProto, logits: Float32s, embedding: Float32s) -> Float32s:
+def run_scope(model: onnx.ModelProto, logits: Floats, embedding: Floats) -> Float32s:
     """Return the scores of photos, (N,)."""
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     feeds = {"general_logits": logits.astype(np.float32), "embedding": embedding.astype(np.float32)}

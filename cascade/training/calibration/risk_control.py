@@ -25,7 +25,7 @@ import numpy as np
 from mapie.risk_control.fwer_control import control_fwer
 from scipy import stats
 
-from cascade.arrays import Float64s, Ints
+from cascade.arrays import Float64s, Floats, Ints
 from cascade.evaluation.labelled_answers import Counts, Judged
 from cascade.guarantees.risk_control import Promise, PromisePoint
 from cascade.policy import OperatingPoint
@@ -181,7 +181,7 @@ def _beginnings(pairs: Sequence[tuple[Judged, Judged]], leaf: Float64s, parent: 
     return np.minimum.accumulate(best[::-1])[::-1]
 
 
-def _surplus(counts: Counts, answered: Float64s, share: float) -> Float64s:
+def _surplus(counts: Counts, answered: Floats, share: float) -> Float64s:
     """Predict by how many standard deviations the wrong answers stay below ``share``, (K,).
 
     Args:

@@ -189,9 +189,9 @@ def write_policy(folder: Path) -> None:
             wanted.append((min(promise.smallest + 0.05, _LARGEST_ERROR), budget))
     cases = []
     for number in range(_DECISIONS):
-        asked, budget = wanted[number % len(wanted)]
-        asked = None if asked is None else round(asked, 4)
-        point = choose_point(bundle, max_error=asked, budget=budget).point
+        share, dial = wanted[number % len(wanted)]
+        max_error = None if share is None else round(share, 4)
+        point = choose_point(bundle, max_error=max_error, budget=dial).point
         probabilities = rng.dirichlet(np.full(len(bundle.tree.labels), 10.0 ** rng.uniform(-2, 0)))
         if number % 10 == 0:  # exactly at the threshold
             probabilities[1:] *= (1 - point.leaf_threshold) / probabilities[1:].sum()
@@ -201,8 +201,8 @@ def write_policy(folder: Path) -> None:
         score = None if limit is None else round(limit + 0.1 * (number % 5 - 3) * abs(limit), 6)
         decision = decide(probabilities, bundle.tree, point, score)
         case: dict[str, Any] = {
-            "max_error": asked,
-            "budget": budget,
+            "max_error": max_error,
+            "budget": dial,
             "probabilities": probabilities.tolist(),
             "score": score,
             "label": decision.label,
@@ -210,7 +210,7 @@ def write_policy(folder: Path) -> None:
             "confidence": decision.confidence,
             "reason": decision.reason,
         }
-        if bundle.label_sets is not None and budget is None:
+        if bundle.label_sets is not None and dial is None:
             coverage = min((0.8, 0.9, 0.95)[number % 3], bundle.label_sets.largest)
             columns = bundle.label_sets.columns(probabilities, coverage)
             case["label_set"] = {

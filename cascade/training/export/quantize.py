@@ -32,7 +32,7 @@ __all__ = ["CALIBRATION_PHOTOS", "quantize_stage"]
 CALIBRATION_PHOTOS = 128
 
 
-class _Photos(CalibrationDataReader):  # type: ignore[misc]
+class _Photos(CalibrationDataReader):
     def __init__(self, name: str, photos: npt.NDArray[Any]) -> None:
         self._feeds: Iterator[dict[str, npt.NDArray[Any]]] = iter({name: photo[None]} for photo in photos)
 
@@ -83,7 +83,7 @@ def quantize_stage(
 
 
 def _before_first_convolution(model: onnx.ModelProto) -> list[str]:
-    names = []
+    names: list[str] = []
     for node in model.graph.node:
         if node.op_type == "Conv":
             return names
