@@ -36,10 +36,10 @@ LONGER_FUNCTIONS = {
     "runs/folder_run.py:run": 64,
     "runs/stream.py:classify_stream": 64,
     "training/calibration/cross_fitting.py:calibrate": 61,
-    "training/calibration/guarantees.py:fit_guarantees": 63,
-    "training/calibration/recalibrate.py:recalibrate": 75,
+    "training/calibration/guarantees.py:fit_guarantees": 74,
+    "training/calibration/recalibrate.py:recalibrate": 82,
     "training/export/assemble.py:assemble": 100,
-    "training/export/finish_bundle.py:complete": 93,
+    "training/export/finish_bundle.py:complete": 94,
     "training/fit/network.py:fit": 78,
     "training/run.py:train": 86,
 }

@@ -148,7 +148,7 @@ def _p_values(found: Counts) -> Float64s:
 
 def _predicted(
     pairs: Sequence[tuple[Judged, Judged]], leaf: Float64s, parent: Float64s
-) -> list[tuple[Counts, Float64s]]:
+) -> list[tuple[Counts, Floats]]:
     """Return for every group what the fit part counts and how many held-out answers that predicts, (K,)."""
     predicted = []
     for fit, held_out in pairs:
@@ -157,7 +157,7 @@ def _predicted(
     return predicted
 
 
-def _least_surplus(predicted: Sequence[tuple[Counts, Float64s]], share: float) -> Float64s:
+def _least_surplus(predicted: Sequence[tuple[Counts, Floats]], share: float) -> Float64s:
     """Return the surplus of the group that has the least of it, (K,)."""
     return np.asarray(np.min([_surplus(counts, answered, share) for counts, answered in predicted], axis=0))
 
