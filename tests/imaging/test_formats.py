@@ -101,7 +101,7 @@ def test_files_that_are_cut_off_are_called_that(coffee: Image.Image, format: str
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (MemoryError(), "too_many_pixels"),
+        (MemoryError(), "not_enough_memory"),
         (Image.DecompressionBombError("too large"), "too_many_pixels"),
         (OSError(5, "Input/output error"), "unreadable"),
         (OSError("image file is truncated (7 bytes not processed)"), "truncated"),
