@@ -31,12 +31,13 @@ __all__ = ["verify"]
 def verify(bundle: Path | None, as_json: bool, key: Path | None) -> int:
     """Check that a bundle is whole, and that this machine computes what its golden outputs say.
 
-    Every file is compared with its hash, and every variant of the bundle is run on its golden photos. Exit
-    code 1 says that a file was changed or a variant must not be used here; --variant auto, the default
-    everywhere, never takes such a one. The variants are also timed, and from then on auto takes the fastest
-    of those that may be used.
+    Every file is compared with its hash, every variant of the bundle is run on its golden photos, and these
+    are also read from their files. Exit code 1 says that something differs or that a variant must not be
+    used here; --variant auto, the default everywhere, never takes such a one. The variants are also timed,
+    and from then on auto takes the fastest of those that may be used.
     """
     from cascade.inference.golden_check import verify as check
+    from cascade.inference.golden_replay import replay
     from cascade.inference.variants import choose, remember_choice
 
     if key is not None:
@@ -44,7 +45,7 @@ def verify(bundle: Path | None, as_json: bool, key: Path | None) -> int:
 
         check_signature(find_bundle(bundle), key)  # before anything in it is read
     loaded = Bundle.load(bundle)
-    changed = changed_files(loaded)
+    problems = [*changed_files(loaded), *replay(loaded)]
     checked = check(loaded, timed=True)
     choice = choose(checked)
     if len(checked) > 1:
@@ -53,7 +54,7 @@ def verify(bundle: Path | None, as_json: bool, key: Path | None) -> int:
         facts = {
             "bundle": f"{loaded.name} {loaded.version}",
             "signed": key is not None,
-            "changed_files": changed,
+            "problems": problems,
             "variants": [one.to_dict() for one in checked],
             "auto": {"variant": choice.variant, "why": choice.why},
         }
@@ -61,11 +62,11 @@ def verify(bundle: Path | None, as_json: bool, key: Path | None) -> int:
     else:
         if key is not None:
             click.echo("signed by the holder of the key")
-        for problem in changed:
-            click.echo(problem)
+        for problem in problems:
+            click.echo(f"NOT AS PACKED: {problem}")
         click.echo("\n".join(_lines(checked)))
         click.echo(f"\n--variant auto takes {choice.variant}: {choice.why}")
-    return 0 if not changed and all(one.usable for one in checked) else 1
+    return 0 if not problems and all(one.usable for one in checked) else 1
 
 
 def _lines(checked: Sequence[Checked]) -> Iterator[str]:

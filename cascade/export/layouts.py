@@ -73,15 +73,16 @@ def _huggingface(bundle: Bundle, folder: Path, variant: str) -> None:
             "data_format": "channels_last",
         },
     )
-    (folder / "README.md").write_text(_front_matter(bundle) + _card(bundle), encoding="utf-8")
+    (folder / "README.md").write_text(_front_matter() + _card(bundle), encoding="utf-8")
     _copy_documents(bundle, folder)
 
 
-def _front_matter(bundle: Bundle) -> str:
+def _front_matter() -> str:
     """Return the metadata of the card, YAML; https://huggingface.co/docs/hub/model-cards."""
     lines = [
         "---",
-        f"license: {str(bundle.provenance.get('licence', 'apache-2.0')).lower()}",
+        "license: other",
+        "license_name: see-model-card",
         "library_name: onnx",
         "pipeline_tag: image-classification",
         "tags:",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import itertools
 import json
 import shutil
@@ -35,17 +36,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
     """The tiny bundle with golden photos and a variant `int8` that computes nearly the same."""
-    from cascade.training.export.packaging import write_golden
+    from cascade.training.export.golden import GoldenPhoto, write_golden
 
     home = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     replace_variant(home, scale=1.01)
     # Between two colours each, so that no answer is certain and a change of scale shows.
     colours = [np.array(colour) for _, colour in COLOURS.values()]
     pairs = itertools.pairwise(colours)
-    photos = {
-        f"photo{i}": Image.new("RGB", (40, 30), tuple((0.58 * one + 0.42 * other).astype(int).tolist()))
-        for i, (one, other) in enumerate(pairs)
-    }
+    photos = []
+    for number, (one, other) in enumerate(pairs):
+        content = io.BytesIO()
+        Image.new("RGB", (40, 30), tuple((0.58 * one + 0.42 * other).astype(int).tolist())).save(
+            content, "PNG"
+        )
+        photos.append(GoldenPhoto(f"photo{number}.png", "one colour", content.getvalue()))
     write_golden(home, photos)
     return home
 

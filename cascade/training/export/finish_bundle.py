@@ -28,16 +28,12 @@ from cascade.training.calibration.guarantees import fit_guarantees
 from cascade.training.calibration.out_of_distribution import InScope
 from cascade.training.calibration.shortfalls import shortfalls
 from cascade.training.calibration.stage_logits import Outputs
+from cascade.training.export.bundle_documents import seal, write_documents
 from cascade.training.export.decision_graphs import arbiter_graph, router_graph
+from cascade.training.export.golden import write_golden
 from cascade.training.export.measure import measure
 from cascade.training.export.model_card import model_card
-from cascade.training.export.packaging import (
-    golden_photos,
-    stage_entry,
-    write_bundle,
-    write_golden,
-    write_policy,
-)
+from cascade.training.export.packaging import stage_entry, write_bundle
 from cascade.training.progress import Report
 
 __all__ = ["Draft", "complete", "data_facts"]
@@ -159,8 +155,8 @@ def complete(
         provenance=draft.provenance,
         measured={},
     )
-    write_golden(folder, golden_photos())
-    write_policy(folder)
+    write_golden(folder)
+    write_documents(folder)
     if test_photos:
         measured = measure(
             folder,
@@ -172,6 +168,7 @@ def complete(
         report.log({"measured": measured})
     card = model_card(Bundle.load(folder), metrics, draft.words)
     (folder / "README.md").write_text(card, encoding="utf-8")
+    seal(folder)
     report.log({"calibration": metrics["calibration"]})
     if missing:
         report.line("with more photos this bundle could do more; for now (its card says it too):")

@@ -7,31 +7,24 @@ there as a whole or not at all.
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import onnx
-from PIL import Image
 
 from cascade.bundle.manifest import FORMAT_VERSION, MANIFEST, Bundle
 from cascade.errors import OutputError
-from cascade.imaging.preprocessing import InputSpec
 from cascade.inference.operating_point import choose_point
-from cascade.inference.pipeline import Pipeline, StageOutputs
 from cascade.ownership import check_bundle_target
 from cascade.policy import decide
+from cascade.training.export.readable_json import readable_json
 
-__all__ = ["golden_photos", "stage_entry", "take_place", "write_bundle", "write_golden", "write_policy"]
+__all__ = ["stage_entry", "take_place", "write_bundle", "write_policy"]
 
-#: Sample photographs inside scikit-image whose licence allows everything (CC0 or public domain).
-_GOLDEN: Final = ("coffee", "rocket", "chelsea", "astronaut")
-_GOLDEN_SIDE: Final = 320
 _DECISIONS: Final = 60
 #: Steps of the dial, and one between two of them.
 _BUDGETS: Final = (0.0, 0.33, 1.0)
@@ -86,90 +79,8 @@ def write_bundle(
         "provenance": provenance,
         "measured": measured,
     }
-    (folder / MANIFEST).write_text(_readable_json(manifest), encoding="utf-8")
+    (folder / MANIFEST).write_text(readable_json(manifest), encoding="utf-8")
     return Bundle.load(folder)
-
-
-def _readable_json(data: Any) -> str:
-    """Return indented JSON with every list of plain numbers on one line."""
-
-    def one_line(found: re.Match[str]) -> str:
-        return "[" + ", ".join(number.strip() for number in found[1].split(",")) + "]"
-
-    return re.sub(r"\[([\s\d.,eE+-]+)\]", one_line, json.dumps(data, indent=2)) + "\n"
-
-
-def golden_photos() -> dict[str, Image.Image]:
-    """Return the photographs that golden files are made of, at most 320 px wide or high."""
-    from skimage import data
-
-    photos = {}
-    for name in _GOLDEN:
-        image = Image.fromarray(np.asarray(getattr(data, name)()))
-        image.thumbnail((_GOLDEN_SIDE, _GOLDEN_SIDE), Image.Resampling.LANCZOS)
-        photos[name] = image
-    return photos
-
-
-def write_golden(folder: Path, photos: Mapping[str, Image.Image]) -> None:
-    """Write `golden/`: photos as PNG, and what every stage says of them, every expert asked.
-
-    `golden.json` holds, per photo, the file, the prepared input (`<photo>.<W>x<H>.png`, lossless) and
-    every output of every graph; per bundle, the tolerance within which another machine must agree.
-    """
-    home = folder / "golden"
-    home.mkdir(exist_ok=True)
-    bundle = Bundle.load(folder)
-    exact, *others = (Pipeline.of(bundle.with_variant(name)) for name in bundle.variants)
-    cost_weight = bundle.operating_points["default"].cost_weight
-    entries = []
-    for name, photo in photos.items():
-        path = home / f"{name}.png"
-        photo.save(path, optimize=True)
-        inputs = exact.prepare([path]).inputs
-        files = {spec: _prepared_name(name, spec, inputs) for spec in inputs}
-        for spec, pixels in inputs.items():
-            Image.fromarray(pixels[0]).save(home / files[spec], optimize=True)
-        out = exact.run(inputs, ask="always")
-        routed = exact.run(inputs, cost_weight=cost_weight)
-        entries.append(
-            {
-                "photo": path.name,
-                "prepared": {s.name: files[s.input] for s in (bundle.general, *bundle.experts) if s.input},
-                "general_logits": _plain(out.general_logits[0]),
-                "embedding": _plain(out.embedding[0]),
-                "scope_score": None if out.scope_score is None else _plain(out.scope_score)[0],
-                "expert_logits": {k: _plain(v[0]) for k, v in out.expert_logits.items()},
-                "gain": _plain(routed.gain[0]),
-                "asked_by_router": [bool(x) for x in routed.deferred[0]],
-                "probabilities_never": _plain(out.general_probabilities[0]),
-                "probabilities_router": _plain(routed.probabilities[0]),
-                "probabilities_always": _plain(out.probabilities[0]),
-                "variants": {
-                    variant: _expected(other.run(inputs, ask="always"))
-                    for variant, other in zip(bundle.variants[1:], others, strict=True)
-                },
-            }
-        )
-    golden = {"tolerance": {"logits": 0.02, "probabilities": 0.005, "pixels": 1}, "photos": entries}
-    (home / "golden.json").write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
-
-
-def _prepared_name(photo: str, spec: InputSpec, specs: Iterable[InputSpec]) -> str:
-    """Return the file of a prepared input; inputs of one size that differ otherwise are numbered."""
-    name = f"{photo}.{spec.width}x{spec.height}.{spec.crop}"
-    alike = [s for s in specs if (s.width, s.height, s.crop) == (spec.width, spec.height, spec.crop)]
-    number = alike.index(spec)
-    return f"{name}.{number + 1}.png" if number else f"{name}.png"
-
-
-def _expected(out: StageOutputs) -> dict[str, Any]:
-    """Return what another machine must find when it runs a variant; see `cascade.inference.golden_check`."""
-    return {
-        "general_logits": _plain(out.general_logits[0]),
-        "expert_logits": {name: _plain(logits[0]) for name, logits in out.expert_logits.items()},
-        "probabilities_always": _plain(out.probabilities[0]),
-    }
 
 
 def write_policy(folder: Path) -> None:
@@ -219,11 +130,7 @@ def write_policy(folder: Path) -> None:
             }
         cases.append(case)
     path = folder / "golden" / "decisions.json"
-    path.write_text(_readable_json({"cases": cases}), encoding="utf-8")
-
-
-def _plain(values: Any) -> list[float]:
-    return [float(f"{value:.6g}") for value in np.asarray(values, dtype=np.float64)]
+    path.write_text(readable_json({"cases": cases}), encoding="utf-8")
 
 
 def take_place(new: Path, target: Path) -> None:
