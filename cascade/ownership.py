@@ -25,11 +25,13 @@ __all__ = [
     "PNG_MARK",
     "check_bundle_target",
     "check_file_target",
+    "check_pages_target",
     "check_writable",
     "empty_scratch",
     "foreign_files",
     "is_marked",
     "marked",
+    "remove_pages",
 ]
 
 #: What files say about who wrote them.
@@ -113,6 +115,38 @@ def check_file_target(path: Path, option: str) -> None:
             f"or give {option} another name"
         )
     check_writable(path.parent, option)
+
+
+def check_pages_target(folder: Path, option: str = "--gallery") -> None:
+    """Make sure that a folder of pages may be written: nothing is there, or only pages of cascade.
+
+    Raises:
+        OutputError: when something else is there.
+    """
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise OutputError(f"{folder}: is no folder of pages; move it away, or give {option} another name")
+    for path in sorted(folder.iterdir()):
+        ours = path.suffix == ".html" and path.is_file() and not path.is_symlink() and is_marked(path)
+        if not ours:
+            raise OutputError(
+                f"{folder}: holds {path.name}, which cascade did not write; move it away, or give {option} "
+                "another name"
+            )
+
+
+def remove_pages(folder: Path, option: str = "--gallery") -> None:
+    """Delete a folder of pages if it is there.
+
+    Raises:
+        OutputError: when it holds something that cascade did not write; then nothing is deleted.
+    """
+    check_pages_target(folder, option)
+    if folder.exists():
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
 
 
 def check_writable(folder: Path, option: str) -> None:

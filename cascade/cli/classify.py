@@ -310,11 +310,12 @@ def _use_rows(options: ClassifyOptions, cascade: Cascade, store: Store, name: st
     """Do what was asked for with the rows of the whole run."""
     journal = store.journal
     if options.gallery is not None and journal is not None:
-        from cascade.runs.gallery import write_gallery
+        from cascade.runs.gallery.plan import pages_folder
+        from cascade.runs.gallery.write import write_gallery
 
         count = len(journal)
         with Progress(quiet=options.quiet, count=lambda: count) as progress:
-            write_gallery(
+            pages = write_gallery(
                 options.gallery,
                 journal.rows(),
                 cascade.bundle.tree,
@@ -323,7 +324,8 @@ def _use_rows(options: ClassifyOptions, cascade: Cascade, store: Store, name: st
                 workers=cascade.workers,
                 advance=lambda: progress.advance(failed=False),
             )
-        _say(options, f"gallery: {options.gallery}")
+        beside = f" ({pages:,} pages in {pages_folder(options.gallery)})" if pages else ""
+        _say(options, f"gallery: {options.gallery}{beside}")
     if options.sort_into is not None and journal is not None:
         _sort(options, options.sort_into, journal.rows)
 

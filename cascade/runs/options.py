@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from cascade.errors import UsageError
-from cascade.ownership import check_file_target, check_writable
+from cascade.ownership import check_file_target, check_pages_target, check_writable
+from cascade.runs.gallery.plan import pages_folder
 from cascade.runs.sorting import check_target
 
 __all__ = ["ClassifyOptions"]
@@ -135,6 +136,7 @@ class ClassifyOptions:
         roots = () if self.from_list else self.paths
         if self.gallery is not None:
             check_file_target(self.gallery, "--gallery")
+            check_pages_target(pages_folder(self.gallery))
         if self.sort_into is not None:
             check_target(self.sort_into, roots)
         if self.write_xmp:

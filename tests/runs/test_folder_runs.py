@@ -18,6 +18,7 @@ import pytest
 
 import cascade
 from cascade.runs.durable_output import state_path
+from cascade.runs.gallery.write import write_gallery
 
 REPOSITORY = Path(cascade.__file__).parents[1]
 
@@ -478,6 +479,22 @@ def test_a_gallery_of_somebody_else_stays(run_cli, album, tmp_path):
     ran = run_cli("classify", album, "-o", tmp_path / "rows.csv", "--resume", "--gallery", page)
     assert ran.code == 2
     assert page.read_text() == "<!doctype html>mine"
+
+
+def test_pages_of_somebody_else_are_found_before_the_work(run_cli, album, tmp_path, monkeypatch):
+    monkeypatch.setattr("cascade.cli.classify.Cascade", lambda *_, **__: pytest.fail("work began"))
+    (tmp_path / "page.html.pages").mkdir()
+    (tmp_path / "page.html.pages" / "notes.txt").write_text("mine")
+    ran = run_cli("classify", album, "--gallery", tmp_path / "page.html")
+    assert ran.code == 2
+    assert "holds notes.txt, which cascade did not write" in ran.err
+
+
+def test_a_gallery_of_many_photos_says_where_its_pages_are(run_cli, album, tmp_path, monkeypatch):
+    monkeypatch.setitem(write_gallery.__kwdefaults__, "page_size", 25)
+    ran = run_cli("classify", album, "--gallery", tmp_path / "page.html")
+    folder = tmp_path / "page.html.pages"
+    assert f"({len(list(folder.iterdir()))} pages in {folder})" in ran.err
 
 
 def test_a_dry_run_writes_nothing(run_cli, album, tmp_path):
