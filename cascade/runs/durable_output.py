@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from cascade.errors import OutputError
 from cascade.ownership import check_writable, is_marked
 from cascade.runs.crash_guard import pid_of_run, running_path
 from cascade.runs.journal import Journal, LockedError
+from cascade.runs.replacement import replacing
 from cascade.runs.row_sink import RowSink, exists_message, tail_hash
 from cascade.runs.rows import Row
 from cascade.runs.stream import Item
@@ -122,17 +124,13 @@ class Store:
         path = self._sink.path
         self.journal.set("outdated", "1")
         self.journal.commit()
-        new = path.with_name(path.name + ".new")
-        new.unlink(missing_ok=True)
-        sink = RowSink(new)
         try:
-            sink.write(self._text.header())
-            for row in self.journal.rows():
-                sink.write(self._text.format(row))
-            sink.sync()
-        finally:
-            sink.close()
-        new.replace(path)
+            with replacing(path) as new, closing(RowSink(new, append=True)) as sink:
+                sink.write(self._text.header())
+                for row in self.journal.rows():
+                    sink.write(self._text.format(row))
+        except OSError as error:
+            raise OutputError.writing(path, error) from error
         self._sink.close()
         self._sink = RowSink(path, append=True)
         self.journal.set("outdated", "0")

@@ -6,13 +6,13 @@ written when the run is complete, under another name first: a parquet file that 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from cascade.errors import MissingExtraError, OutputError
+from cascade.runs.replacement import replacing
 from cascade.runs.rows import ROW_SCHEMA_VERSION, Row, columns_of, flatten
 
 __all__ = ["ParquetWriter"]
@@ -72,15 +72,10 @@ class ParquetWriter:
         Raises:
             OutputError: when it cannot be written.
         """
-        new = path.with_name(path.name + ".new")
         try:
-            with self._pq.ParquetWriter(new, self._schema) as writer:
+            with replacing(path) as new, self._pq.ParquetWriter(new, self._schema) as writer:
                 while group := list(islice(rows, _GROUP)):
                     flat = [flatten(row, self._fields) for row in group]
                     writer.write_table(self._pa.Table.from_pylist(flat, schema=self._schema))
-            with new.open("rb+") as file:
-                os.fsync(file.fileno())
-            new.replace(path)
         except OSError as error:
-            new.unlink(missing_ok=True)
             raise OutputError.writing(path, error) from error

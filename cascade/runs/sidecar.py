@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterable
@@ -24,6 +23,7 @@ from typing import Final
 from cascade.errors import OutputError
 from cascade.imaging.files import Found
 from cascade.labels import UNKNOWN
+from cascade.runs.replacement import replacing
 from cascade.runs.rows import Row
 
 __all__ = ["SidecarWriter", "keywords_of", "sidecar_path", "with_keywords"]
@@ -179,11 +179,9 @@ class SidecarWriter:
     @staticmethod
     def _replace(path: Path, text: str) -> None:
         """Put the new text in place at once: a reader sees the old side-car or the new one."""
-        new = path.with_name(f"{path.name}.{os.getpid()}.new")
         try:
-            new.write_text(text, encoding="utf-8")
-            new.replace(path)
+            # Waiting for the disk once a photo would cost more than classifying it.
+            with replacing(path, durable=False) as new:
+                new.write_text(text, encoding="utf-8")
         except OSError as error:
-            with contextlib.suppress(OSError):
-                new.unlink(missing_ok=True)
             raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error

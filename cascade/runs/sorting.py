@@ -21,6 +21,7 @@ from typing import IO, Final, Self
 
 from cascade.errors import OutputError, UsageError
 from cascade.ownership import check_writable
+from cascade.runs.replacement import replacing
 from cascade.runs.rows import Row, path_of
 
 __all__ = ["SORT_MODES", "Undone", "check_target", "plan_sorting", "sort_photos", "undo_sorting"]
@@ -187,14 +188,10 @@ def _take(source: Path, target: Path, mode: str) -> None:
             return
         except OSError:  # another disk
             pass
-    new = target.with_name(target.name + ".new")
     try:
-        shutil.copy2(source, new)
-        with new.open("rb+") as file:
-            os.fsync(file.fileno())
-        new.replace(target)
+        with replacing(target) as new:
+            shutil.copy2(source, new)
     except BaseException:
-        new.unlink(missing_ok=True)
         target.unlink(missing_ok=True)
         raise
     if mode == "move":

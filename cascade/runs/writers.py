@@ -13,7 +13,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -21,6 +20,7 @@ from typing import Any, Final, Protocol
 from cascade.errors import OutputError
 from cascade.imaging.files import printable
 from cascade.policy import REASONS
+from cascade.runs.replacement import replacing
 from cascade.runs.rows import Row, columns_of, flatten
 
 __all__ = [
@@ -122,19 +122,17 @@ def write_json(fields: Sequence[str], path: Path, rows: Iterator[Row]) -> None:
     Raises:
         OutputError: when it cannot be written.
     """
-    new = path.with_name(path.name + ".new")
     form = JsonFormat(fields)
     try:
-        with new.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        with (
+            replacing(path) as new,
+            new.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+        ):
             file.write(form.header())
             for row in rows:
                 file.write(form.format(row))
             file.write(form.footer())
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise OutputError.writing(path, error) from error
 
 
