@@ -18,7 +18,6 @@ LONGEST_FUNCTION = 60
 
 #: What is longer than it should be, with its length; it may shrink and never grow. Nothing is added here.
 LONGER_MODULES = {
-    "cli/classify.py": 352,
     "imaging/files.py": 310,
     "serving/openapi.py": 320,
     "training/explore/backbones.py": 318,
@@ -26,8 +25,6 @@ LONGER_MODULES = {
 }
 LONGER_FUNCTIONS = {
     "cli/benchmark.py:benchmark": 70,
-    "cli/classify.py:_options": 102,
-    "cli/classify.py:_classify": 64,
     "cli/evaluate.py:evaluate": 69,
     "cli/info.py:_lines": 65,
     "cli/train.py:train": 63,

@@ -15,9 +15,9 @@ from typing import Any
 import click
 
 from cascade.classifier import Cascade
-from cascade.cli.options import command, model_options, quiet_option
+from cascade.cli.classify_options import classify_options
+from cascade.cli.options import command
 from cascade.errors import UsageError
-from cascade.imaging.decoding import MAX_PIXELS
 from cascade.imaging.files import FindOptions, Found, find_photos, printable, read_list
 from cascade.runs.crash_guard import CrashGuard
 from cascade.runs.dry_run import dry_run
@@ -26,10 +26,10 @@ from cascade.runs.folder_run import FolderRun
 from cascade.runs.interrupt import Interrupt
 from cascade.runs.options import ClassifyOptions
 from cascade.runs.progress import Progress
-from cascade.runs.rows import FIELDS, Row, bundle_hash, bundle_id, choose_fields
+from cascade.runs.rows import Row, bundle_hash, bundle_id, choose_fields
 from cascade.runs.sidecar import SidecarWriter
-from cascade.runs.sorting import SORT_MODES, plan_sorting, sort_photos
-from cascade.runs.writers import FORMATS, make_format, write_json
+from cascade.runs.sorting import plan_sorting, sort_photos
+from cascade.runs.writers import make_format, write_json
 
 __all__ = ["classify"]
 
@@ -37,113 +37,9 @@ __all__ = ["classify"]
 _LINKS_ADVICE = "give --follow-links to follow links out of the folder"
 
 
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that are only this command's, grouped by what they are about."""
-    decorators = (
-        # what is written
-        click.option(
-            "-f",
-            "--format",
-            "format_name",
-            type=click.Choice(FORMATS),
-            help="How rows are written.  [default: by the ending of --output, else table]",
-        ),
-        click.option(
-            "-o",
-            "--output",
-            metavar="FILE",
-            type=click.Path(dir_okay=False, allow_dash=True),
-            default="-",
-            help="Where rows are written; - is standard output. An existing file is never overwritten.",
-        ),
-        click.option(
-            "--fields", metavar="A,B,...", help=f"Only these keys, in this order: {', '.join(FIELDS)}."
-        ),
-        click.option("--explain", is_flag=True, help="Show how each answer came about."),
-        # how photos are classified
-        model_options,
-        click.option(
-            "--label-set",
-            metavar="SHARE",
-            type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
-            help="Also list labels that contain the right one with this probability, e.g. 0.95.",
-        ),
-        click.option(
-            "--max-pixels",
-            metavar="N",
-            type=click.IntRange(min=1),
-            default=MAX_PIXELS,
-            show_default=True,
-            help="Photos with more pixels become rows with an error.",
-        ),
-        # runs that are continued
-        click.option(
-            "--resume", is_flag=True, help="Continue the run that wrote --output; simply begin if none did."
-        ),
-        click.option(
-            "--retry-failed", is_flag=True, help="With --resume: read photos again whose row is an error."
-        ),
-        click.option(
-            "--restart", is_flag=True, help="Begin again in place of what a run of cascade wrote to --output."
-        ),
-        click.option(
-            "--dry-run", is_flag=True, help="Say what would be read and written, and do nothing of it."
-        ),
-        click.option(
-            "--by-content",
-            is_flag=True,
-            help="Know photos by their content, not by path, size and time: copies are classified once.",
-        ),
-        click.option(
-            "--watch",
-            is_flag=True,
-            help="Go on with photos that arrive, until Ctrl-C.  Needs: pip install 'cascade-vision[watch]'",
-        ),
-        # which files
-        click.option(
-            "-0", "--null", is_flag=True, help="Paths on standard input end with NUL (find -print0)."
-        ),
-        click.option(
-            "--follow-links", is_flag=True, help="Follow links out of the folders, and links to folders."
-        ),
-        click.option("--hidden", is_flag=True, help="Also look at names that begin with a dot."),
-        # what is done with the answers
-        click.option(
-            "--gallery",
-            metavar="FILE",
-            type=click.Path(path_type=Path, dir_okay=False),
-            help="Write an HTML page with all photos, by label, doubtful ones first; several pages for many.",
-        ),
-        click.option(
-            "--sort-into",
-            metavar="DIR",
-            type=click.Path(path_type=Path, file_okay=False),
-            help="Put photos into DIR/LABEL. Shows the plan first; `cascade undo` takes it back.",
-        ),
-        click.option(
-            "--sort-mode",
-            type=click.Choice(SORT_MODES),
-            default="link",
-            show_default=True,
-            help="How --sort-into puts them there.",
-        ),
-        click.option("--yes", is_flag=True, help="Carry out --sort-into without asking."),
-        click.option(
-            "--write-xmp", is_flag=True, help="Write labels as keywords into side-car files, PHOTO.xmp."
-        ),
-        quiet_option,
-        click.option(
-            "-v", "--verbose", count=True, help="Log what happens on standard error; twice: in detail."
-        ),
-    )
-    for decorator in reversed(decorators):
-        command = decorator(command)
-    return command
-
-
 @command
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(allow_dash=True))
-@_options
+@classify_options
 def classify(**given: Any) -> int:
     """Classify photos: files, folders (recursively), or - for a list of paths on standard input.
 
@@ -158,22 +54,12 @@ def classify(**given: Any) -> int:
 
 
 def _classify(options: ClassifyOptions) -> int:
+    """Run the command; returns its exit code."""
     options.check_targets()
     find = FindOptions(follow_links=options.follow_links, hidden=options.hidden)
     stop: list[Interrupt] = []
     batches = _batches(options, find, lambda: bool(stop) and stop[0].stopped)
-    cascade = Cascade(
-        options.bundle,
-        operating_point=options.operating_point,
-        label_set=options.label_set,
-        max_error=options.max_error,
-        budget=options.budget,
-        top_k=options.top_k,
-        ask=options.ask,
-        workers=options.workers,
-        max_pixels=options.max_pixels,
-        variant=options.variant,
-    )
+    cascade = _load_cascade(options)
     name = bundle_id(cascade.bundle, cascade.variant)
     if options.dry_run:
         for line in dry_run(options, _facts(options, cascade), batches, find):
@@ -184,11 +70,7 @@ def _classify(options: ClassifyOptions) -> int:
     progress = _progress(options, find)
     sidecars = SidecarWriter()
     started = time.perf_counter()
-
-    def say_stopping() -> None:
-        click.echo("cascade: finishing the photos in work; Ctrl-C again stops at once", err=True)
-
-    with closing(store), Interrupt(say_stopping, progress.stop) as interrupt:
+    with closing(store), Interrupt(_say_stopping, progress.stop) as interrupt:
         stop.append(interrupt)
         with progress, CrashGuard(options.output_path, store.journal) as guard:
             summary = FolderRun(
@@ -204,23 +86,41 @@ def _classify(options: ClassifyOptions) -> int:
             ).run(batches)
         seconds = time.perf_counter() - started
         # Watching has no other end than Ctrl-C; everything else is incomplete after it.
-        if not interrupt.stopped or options.watch:
+        incomplete = interrupt.stopped and not options.watch
+        if incomplete:
+            store.end_text()
+        else:
             store.finish()
             _use_rows(options, cascade, store, name)
-        else:
-            store.end_text()
         failed = store.journal.failed() if store.journal is not None else summary.failed
-    if not options.quiet and (summary.photos > 1 or summary.already_done):
+    if summary.photos > 1 or summary.already_done:
         for line in summary.lines(seconds, find.left_out):
-            click.echo(line, err=True)
-    if options.write_xmp and not options.quiet:
+            _say(options, line)
+    if options.write_xmp:
         counts = ", ".join(f"{what} {number:,}" for what, number in sorted(sidecars.counts.items()))
-        click.echo(f"side-cars: {counts or 'none needed'}", err=True)
-    if interrupt.stopped and not options.watch:
-        if options.output_path is not None:
-            click.echo("cascade: stopped; give the same command with --resume to go on", err=True)
-        return interrupt.exit_code
-    return 1 if failed else 0
+        _say(options, f"side-cars: {counts or 'none needed'}")
+    if incomplete and options.output_path is not None:
+        click.echo("cascade: stopped; give the same command with --resume to go on", err=True)
+    return interrupt.exit_code if incomplete else int(failed > 0)
+
+
+def _load_cascade(options: ClassifyOptions) -> Cascade:
+    return Cascade(
+        options.bundle,
+        operating_point=options.operating_point,
+        label_set=options.label_set,
+        max_error=options.max_error,
+        budget=options.budget,
+        top_k=options.top_k,
+        ask=options.ask,
+        workers=options.workers,
+        max_pixels=options.max_pixels,
+        variant=options.variant,
+    )
+
+
+def _say_stopping() -> None:
+    click.echo("cascade: finishing the photos in work; Ctrl-C again stops at once", err=True)
 
 
 def _batches(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -23,6 +23,7 @@ __all__ = [
     "promised_error_option",
     "quiet_option",
     "replace_option",
+    "together",
     "training_extra",
     "variant_option",
 ]
@@ -36,6 +37,17 @@ def command(function: Callable[..., Any]) -> click.Command:
     click remembers the help option that it made first, so the group's settings alone do not do.
     """
     return click.command(context_settings={"help_option_names": ["-h", "--help"]})(function)
+
+
+def together(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Return one decorator that adds several options; --help shows them in this order."""
+
+    def add(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return add
 
 
 def bundle_option(command: Command) -> Command:
@@ -104,39 +116,35 @@ def variant_option(command: Command) -> Command:
     )(command)
 
 
-def model_options(command: Command) -> Command:
-    """Add every option that decides how photos are classified."""
-    decorators = (
-        bundle_option,
-        ask_option,
-        click.option(
-            "--operating-point",
-            metavar="NAME",
-            default="default",
-            show_default=True,
-            help="What decides between a label, a broader one and unknown; see `cascade info`.",
-        ),
-        max_error_option,
-        budget_option,
-        click.option(
-            "--top-k",
-            metavar="N",
-            type=click.IntRange(min=1),
-            default=5,
-            show_default=True,
-            help="How many labels with their probabilities each row lists.",
-        ),
-        click.option(
-            "--workers",
-            metavar="N",
-            type=click.IntRange(min=1),
-            help="Photos are worked on by this many threads.  [default: one per core]",
-        ),
-        variant_option,
-    )
-    for decorator in reversed(decorators):
-        command = decorator(command)
-    return command
+#: Every option that decides how photos are classified.
+model_options: Final = together(
+    bundle_option,
+    ask_option,
+    click.option(
+        "--operating-point",
+        metavar="NAME",
+        default="default",
+        show_default=True,
+        help="What decides between a label, a broader one and unknown; see `cascade info`.",
+    ),
+    max_error_option,
+    budget_option,
+    click.option(
+        "--top-k",
+        metavar="N",
+        type=click.IntRange(min=1),
+        default=5,
+        show_default=True,
+        help="How many labels with their probabilities each row lists.",
+    ),
+    click.option(
+        "--workers",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Photos are worked on by this many threads.  [default: one per core]",
+    ),
+    variant_option,
+)
 
 
 def promised_error_option(command: Command) -> Command:
