@@ -7,7 +7,8 @@ from typing import Final
 
 import click
 
-from cascade.cli.options import model_options, quiet_option, together
+from cascade.cli import completion
+from cascade.cli.options import Choice, model_options, quiet_option, together
 from cascade.imaging.decoding import MAX_PIXELS
 from cascade.runs.rows import FIELDS
 from cascade.runs.sorting import SORT_MODES
@@ -21,7 +22,7 @@ _output_options: Final = together(
         "-f",
         "--format",
         "format_name",
-        type=click.Choice(FORMATS),
+        type=Choice(FORMATS),
         help="How rows are written.  [default: by the ending of --output, else table]",
     ),
     click.option(
@@ -32,7 +33,12 @@ _output_options: Final = together(
         default="-",
         help="Where rows are written; - is standard output. An existing file is never overwritten.",
     ),
-    click.option("--fields", metavar="A,B,...", help=f"Only these keys, in this order: {', '.join(FIELDS)}."),
+    click.option(
+        "--fields",
+        metavar="A,B,...",
+        shell_complete=completion.fields,
+        help=f"Only these keys, in this order: {', '.join(FIELDS)}.",
+    ),
     click.option("--explain", is_flag=True, help="Show how each answer came about."),
 )
 
@@ -104,7 +110,7 @@ _result_options: Final = together(
     ),
     click.option(
         "--sort-mode",
-        type=click.Choice(SORT_MODES),
+        type=Choice(SORT_MODES),
         default="link",
         show_default=True,
         help="How --sort-into puts them there.",

@@ -12,11 +12,13 @@ from typing import Any
 import click
 
 from cascade.cli.options import (
+    Choice,
     budget_option,
     bundle_option,
     command,
     label_map_option,
     max_error_option,
+    operating_point_option,
     quiet_option,
     variant_option,
 )
@@ -33,18 +35,12 @@ __all__ = ["evaluate"]
 @bundle_option
 @click.option(
     "--split",
-    type=click.Choice(["train", "calibration", "test"]),
+    type=Choice(["train", "calibration", "test"]),
     default="test",
     show_default=True,
     help="Which part of DATA, if it is split.",
 )
-@click.option(
-    "--operating-point",
-    metavar="NAME",
-    default="default",
-    show_default=True,
-    help="What decides between a label, a broader one and unknown; see `cascade info`.",
-)
+@operating_point_option
 @max_error_option
 @budget_option
 @variant_option

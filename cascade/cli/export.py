@@ -8,7 +8,12 @@ import click
 
 from cascade.bundle.manifest import Bundle
 from cascade.bundle.stage import EXACT
-from cascade.cli.options import bundle_option, command
+from cascade.cli import completion
+from cascade.cli.options import (
+    Choice,
+    bundle_option,
+    command,
+)
 from cascade.errors import MissingExtraError, UsageError
 
 __all__ = ["export"]
@@ -31,12 +36,13 @@ _LAYOUTS = ("huggingface", "mlflow", "triton")
 @click.option(
     "--to",
     "layout",
-    type=click.Choice(_LAYOUTS),
+    type=Choice(_LAYOUTS),
     help="Write the layout of a model store or server into DIR.",
 )
 @click.option(
     "--variant",
     metavar="NAME",
+    shell_complete=completion.variants,
     default=EXACT,
     show_default=True,
     help="Graphs to export: exact, or another that the bundle has, see `cascade verify`.",

@@ -1,5 +1,7 @@
-"""The command line. In: arguments. Out: results on standard output, everything else on standard error, and an
-exit code: 0 done, 1 some photos failed, 2 the command cannot be carried out as given, 130 Ctrl-C.
+"""Starts the command that the arguments name, and turns what it raises into a message and an exit code.
+
+Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 some photos failed,
+2 the command cannot be carried out as given, 70 a fault in cascade itself, 130 Ctrl-C.
 
 Commands live in `cascade.cli` and are imported when they are used, so that `cascade classify` does not
 wait for what only training needs.
@@ -62,6 +64,16 @@ class _LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in _COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            from cascade.cli.options import did_you_mean
+
+            ctx.fail(f"No such command {name!r}.{did_you_mean(name, _COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
 
 _EPILOG = """
 \b
@@ -73,7 +85,7 @@ Exit codes:
   130  stopped with Ctrl-C (143: with SIGTERM); rows so far are kept
 
 \b
-Completion of commands and options in your shell, put into its start-up file:
+Completion of commands, options and their values in your shell, put into its start-up file:
   bash: eval "$(_CASCADE_COMPLETE=bash_source cascade)"
   zsh:  eval "$(_CASCADE_COMPLETE=zsh_source cascade)"
   fish: _CASCADE_COMPLETE=fish_source cascade | source

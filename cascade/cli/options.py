@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import difflib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
+from cascade.cli import completion
 from cascade.errors import MissingExtraError
 from cascade.inference.routing import ASK_MODES
 
 __all__ = [
+    "Choice",
     "ask_option",
     "budget_option",
     "bundle_option",
     "command",
+    "did_you_mean",
     "label_map_option",
     "max_error_option",
     "model_options",
+    "operating_point_option",
     "promised_error_option",
     "quiet_option",
     "replace_option",
@@ -28,7 +33,26 @@ __all__ = [
     "variant_option",
 ]
 
+
+class Choice(click.Choice[str]):
+    """One of a few values; a wrong one gets a question about the value that was probably meant."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value; raises `click.BadParameter` for one that is not among the choices."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            question = did_you_mean(str(value), self.choices)
+            raise click.BadParameter(error.message + question, ctx=ctx, param=param) from None
+
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a question to put behind a message, about the known word that is closest; "" if none is."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
 
 
 def command(function: Callable[..., Any]) -> click.Command:
@@ -64,7 +88,7 @@ def ask_option(command: Command) -> Command:
     """Add ``--ask``."""
     return click.option(
         "--ask",
-        type=click.Choice(ASK_MODES),
+        type=Choice(ASK_MODES),
         default="router",
         show_default=True,
         help="Which experts are asked: those that the router expects to help, none, or all.",
@@ -79,6 +103,18 @@ def label_map_option(command: Command) -> Command:
         multiple=True,
         help="Photos of this folder show that label, e.g. livingroom=living_room; may be given several times,"
         " or name a text file of such lines.",
+    )(command)
+
+
+def operating_point_option(command: Command) -> Command:
+    """Add ``--operating-point``."""
+    return click.option(
+        "--operating-point",
+        metavar="NAME",
+        default="default",
+        shell_complete=completion.operating_points,
+        show_default=True,
+        help="What decides between a label, a broader one and unknown; see `cascade info`.",
     )(command)
 
 
@@ -110,6 +146,7 @@ def variant_option(command: Command) -> Command:
         "--variant",
         metavar="NAME",
         default="auto",
+        shell_complete=completion.variants,
         show_default=True,
         help="Graphs to run: exact, int8 if the bundle has it, or auto: the fastest that computes correctly"
         " on this machine; see `cascade verify`.",
@@ -120,13 +157,7 @@ def variant_option(command: Command) -> Command:
 model_options: Final = together(
     bundle_option,
     ask_option,
-    click.option(
-        "--operating-point",
-        metavar="NAME",
-        default="default",
-        show_default=True,
-        help="What decides between a label, a broader one and unknown; see `cascade info`.",
-    ),
+    operating_point_option,
     max_error_option,
     budget_option,
     click.option(

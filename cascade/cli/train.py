@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
+from cascade.cli import completion
 from cascade.cli.options import (
+    Choice,
     command,
     label_map_option,
     promised_error_option,
@@ -43,7 +45,13 @@ __all__ = ["train"]
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for caches and checkpoints; a stopped run goes on from there.  [default: OUT.work]",
 )
-@click.option("--only", metavar="NAME", multiple=True, help="Train just this recipe, and make no bundle.")
+@click.option(
+    "--only",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=completion.recipe_names,
+    help="Train just this recipe, and make no bundle.",
+)
 @click.option(
     "--set",
     "settings",
@@ -66,7 +74,7 @@ __all__ = ["train"]
 )
 @click.option(
     "--wandb",
-    type=click.Choice(["disabled", "offline", "online"]),
+    type=Choice(["disabled", "offline", "online"]),
     default="disabled",
     show_default=True,
     help="Log to Weights & Biases; nothing is sent anywhere unless this says online.",

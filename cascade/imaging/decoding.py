@@ -27,6 +27,7 @@ from cascade.imaging.colour import to_rgb
 from cascade.imaging.formats import FORMATS, as_image_error, identify
 from cascade.imaging.memory import reserved
 from cascade.imaging.opening import as_seekable, open_photo
+from cascade.imaging.png_metadata import is_over_limit, without_metadata
 from cascade.imaging.salvage import completed_progressive, decoded_part
 
 __all__ = ["FORMATS", "MAX_PIXELS", "ImageSource", "load_image", "reduction_factor"]
@@ -158,6 +159,20 @@ def _decode(file: BinaryIO, wish: _Wish) -> Image.Image:
         wish.on_warning("truncated: the photo ends early and lacks its fine detail")
         return _decode(completed, wish)
     except Exception as error:
+        if not is_over_limit(error):
+            raise as_image_error(error) from error
+    return _decode_png_pixels(file, wish)
+
+
+def _decode_png_pixels(file: BinaryIO, wish: _Wish) -> Image.Image:
+    """Decode a PNG whose texts or colour profile are larger than Pillow accepts."""
+    pixels, profile = without_metadata(file)
+    try:
+        with identify(pixels) as image:
+            if profile is not None:
+                image.info["icc_profile"] = profile
+            return _load(image, wish, scaled=True)
+    except Exception as error:
         raise as_image_error(error) from error
 
 
@@ -199,6 +214,8 @@ def _load_reserved(image: Image.Image, wish: _Wish, factor: int, done: int) -> I
     try:
         image.load()
     except Exception as error:
+        if is_over_limit(error):
+            raise
         problem = as_image_error(error)
         part = decoded_part(image) if problem.code in ("truncated", "damaged") else None
         if part is None:

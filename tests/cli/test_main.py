@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import cascade
+from cascade.bundle.manifest import Bundle
 from cascade.cli import main as cli
 from cascade.errors import BundleError
 
@@ -39,7 +40,10 @@ def test_every_command_explains_itself_without_a_bundle(run_cli, monkeypatch, co
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["clasify", "x.jpg"], "No such command 'clasify'"),
+        (["clasify", "x.jpg"], "No such command 'clasify'. Did you mean classify?"),
+        (["zzz"], "No such command 'zzz'.\n"),
+        (["classify", "--formt", "csv", "x.jpg"], "--format'?"),
+        (["classify", "--format", "jsnl", "x.jpg"], "Did you mean jsonl?"),
         (["classify"], "Missing argument 'PATH...'"),
         (["classify", "--top-k", "0", "x.jpg"], "0 is not in the range x>=1"),
         (["classify", "--format", "xml", "x.jpg"], "'xml' is not one of"),
@@ -116,13 +120,36 @@ def test_a_reader_that_leaves_ends_the_run_quietly(tiny_bundle, photo):
     assert (process.wait(), err) == (141, b"")
 
 
+def completions(words: str, **environment: str) -> list[str]:
+    """What a shell is offered for the last of the words."""
+    asked = {"_CASCADE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    out, err = spawn(env=asked | environment).communicate()
+    assert err == b""
+    return out.decode().split()
+
+
 def test_completion_offers_commands_and_options():
-    environment = {"_CASCADE_COMPLETE": "bash_complete", "COMP_WORDS": "cascade cl", "COMP_CWORD": "1"}
-    out, _ = spawn(env=environment).communicate()
-    assert out == b"plain,classify\n"
-    environment |= {"COMP_WORDS": "cascade classify --by", "COMP_CWORD": "2"}
-    out, _ = spawn(env=environment).communicate()
-    assert out == b"plain,--by-content\n"
+    assert completions("cascade cl") == ["plain,classify"]
+    assert completions("cascade classify --by") == ["plain,--by-content"]
+
+
+def test_completion_offers_values(tiny_bundle, tmp_path):
+    bundle = str(tiny_bundle)
+    assert completions("cascade classify --format js") == ["plain,jsonl", "plain,json"]
+    assert completions("cascade classify --fields path,la") == ["plain,path,label", "plain,path,label_set"]
+    points = [f"plain,{name}" for name in Bundle.load(tiny_bundle).operating_points]
+    assert points
+    assert completions("cascade evaluate --operating-point ", CASCADE_BUNDLE=bundle) == points
+    assert completions(f"cascade classify --bundle {bundle} --operating-point ") == points
+    assert completions(f"cascade classify --bundle {bundle} --variant e") == ["plain,exact"]
+    (tmp_path / "a.toml").write_text('name = "rooms"')
+    (tmp_path / "b.toml").write_text("not yet a recipe")
+    assert completions(f"cascade train --recipes {tmp_path} --only r") == ["plain,rooms"]
+    assert completions("cascade classify --gallery ") == ["file,"]
+
+
+def test_completion_is_quiet_where_there_is_no_bundle(tmp_path):
+    assert completions(f"cascade classify --bundle {tmp_path} --operating-point ") == []
 
 
 def test_classify_does_not_import_what_only_others_need(tiny_bundle, photo):
