@@ -38,6 +38,7 @@ EXTRA_MODULES = {"cascade.evaluation.report.plots": "matplotlib"} | {
     }.items()
     for name in names
 }
+EXTRA_MODULES |= {"cascade.review.routes": "anyio"}
 
 HOOK = """
 import sys

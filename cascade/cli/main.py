@@ -28,6 +28,7 @@ __all__ = ["cli", "main"]
 _COMMANDS: Final = {
     "classify": "cascade.cli.classify:classify",
     "serve": "cascade.cli.serve:serve",
+    "review": "cascade.cli.review:review",
     "info": "cascade.cli.info:info",
     "demo": "cascade.cli.demo:demo",
     "train": "cascade.cli.train:train",

@@ -10,7 +10,7 @@ from PIL import Image
 from cascade.errors import ImageError
 from cascade.imaging.decoding import MAX_PIXELS, ImageSource, load_image
 
-__all__ = ["thumbnail", "thumbnail_base64"]
+__all__ = ["thumbnail", "thumbnail_base64", "thumbnail_webp"]
 
 _QUALITY = 70
 
@@ -30,9 +30,18 @@ def thumbnail(source: ImageSource, side: int, *, max_pixels: int = MAX_PIXELS) -
 def thumbnail_base64(source: ImageSource, side: int, *, max_pixels: int = MAX_PIXELS) -> str | None:
     """Return a thumbnail as WebP in base64; None when the photo cannot be read (any more)."""
     try:
-        image = thumbnail(source, side, max_pixels=max_pixels)
+        data = thumbnail_webp(source, side, max_pixels=max_pixels)
     except ImageError:
         return None
+    return base64.b64encode(data).decode("ascii")
+
+
+def thumbnail_webp(source: ImageSource, side: int, *, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Return a thumbnail as a WebP file.
+
+    Raises:
+        ImageError: when the photo cannot be read.
+    """
     data = io.BytesIO()
-    image.save(data, "WEBP", quality=_QUALITY, method=2)
-    return base64.b64encode(data.getvalue()).decode("ascii")
+    thumbnail(source, side, max_pixels=max_pixels).save(data, "WEBP", quality=_QUALITY, method=2)
+    return data.getvalue()

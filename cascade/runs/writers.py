@@ -31,6 +31,7 @@ __all__ = [
     "RowFormat",
     "TableFormat",
     "make_format",
+    "safe_for_spreadsheets",
     "write_json",
 ]
 
@@ -173,6 +174,11 @@ _DANGEROUS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "＝", "＋", "�
 def _csv_value(value: Any) -> Any:
     if isinstance(value, list):
         value = "; ".join(item if isinstance(item, str) else _pair(item) for item in value)
+    return safe_for_spreadsheets(value)
+
+
+def safe_for_spreadsheets(value: Any) -> Any:
+    """Return a value of a csv file that no spreadsheet runs as a formula; see `CsvFormat`."""
     if isinstance(value, str) and value.lstrip(" ").startswith(_DANGEROUS):
         return "'" + value
     return value

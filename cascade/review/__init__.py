@@ -1,0 +1,1 @@
+"""Looking at a finished run and correcting it: what `cascade review` shows and writes."""
