@@ -51,7 +51,7 @@ class ReviewSession:
         """Return what the page needs once."""
         tree, keys = self.bundle.tree, label_keys(self.bundle.tree.labels)
         made_by = sorted(name for name in self.index.bundles if name)
-        other = [name for name in made_by if name != bundle_id(self.bundle)]
+        other = [name for name in made_by if not name.startswith(bundle_id(self.bundle))]
         return {
             "name": self.name,
             "photos": len(self.index),

@@ -87,7 +87,7 @@ class ServedModel:
         if self._verify:
             _check(cascade)
         cascade.warm_up()
-        self._bundle_id = bundle_id(cascade.bundle)
+        self._bundle_id = bundle_id(cascade.bundle, cascade.variant)
         self._cascade = cascade
         _LOG.info("ready: %s after %.1f s", self._bundle_id, time.perf_counter() - started)
 

@@ -130,6 +130,12 @@ def test_filter_correct_undo_reload_export(open_page, review, run_copy):
     page.keyboard.press("2")  # the second best guess
     wait_for_figures(page, "4 of 40 reviewed, 3 wrong")
     assert "right answers" in figures(page)
+    page.keyboard.press("Space")  # accept, also in the large view
+    wait_for_figures(page, "5 of 40 reviewed, 3 wrong")
+    page.keyboard.press("u")
+    wait_for_figures(page, "4 of 40 reviewed, 3 wrong")
+    page.click("#do-previous")
+    page.click("#do-next")  # with the mouse; keys still mean the photo
     page.keyboard.press("u")
     wait_for_figures(page, "3 of 40 reviewed, 2 wrong")
     page.keyboard.press("u")

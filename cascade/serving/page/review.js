@@ -176,7 +176,7 @@ function onKey(event) {
   const other = document.querySelector("dialog[open]:not(#single)");
   const typing = event.target.matches("input, select, textarea");
   // Space and Enter on a button press that button.
-  const pressing = event.target.matches("button, a, summary") && [" ", "Enter"].includes(event.key) && !event.target.closest("#single");
+  const pressing = event.target.matches("button, a, summary") && [" ", "Enter"].includes(event.key);
   if (other || typing || pressing) return;
   const key = event.key;
   const label = about.labels.find((one) => one.key === key);

@@ -21,6 +21,10 @@ export class Single {
     $("do-next").addEventListener("click", () => go(1));
     $("do-close").addEventListener("click", () => this.dialog.close());
     this.dialog.addEventListener("close", closed);
+    // After a click with the mouse, keys mean the photo again, not the button.
+    this.dialog.addEventListener("click", (event) => {
+      if (event.detail > 0 && event.target.closest("button")) this.dialog.focus();
+    });
     this.finder = $("find-label");
     this.finder.addEventListener("input", () => this.showLabels());
     this.finder.addEventListener("keydown", (event) => this.find(event));
@@ -44,7 +48,7 @@ export class Single {
   leaveFinder() {
     this.finder.value = "";
     this.showLabels();
-    $("do-accept").focus();
+    this.dialog.focus();
   }
 
   matching() {
@@ -71,7 +75,10 @@ export class Single {
 
   async show(id, row, ahead) {
     this.id = id;
-    if (!this.dialog.open) this.dialog.showModal();
+    if (!this.dialog.open) {
+      this.dialog.showModal();
+      this.dialog.focus(); // so that space accepts; on a button it presses the button
+    }
     const large = $("large");
     large.src = `/v1/review/photos/${id}/image`;
     const { row: whole } = await this.detail(id);
