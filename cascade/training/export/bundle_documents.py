@@ -32,7 +32,7 @@ from cascade.training.export.readable_json import readable_json
 __all__ = ["refresh", "seal", "write_documents"]
 
 LICENCES: Final = "licences.spdx.json"
-_DTYPES: Final = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.FLOAT: "float32"}
+_DTYPES: Final[dict[int, str]] = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.FLOAT: "float32"}
 
 _VARIANTS: Final = """\
 Beside the exact graphs there is {others} (`variants` of a stage). Use the exact graphs unless the golden outputs of
