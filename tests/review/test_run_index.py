@@ -217,3 +217,25 @@ def test_a_hundred_thousand_rows_are_quick(tmp_path):
     assert len(index.update(log.states())) == 50_000
     assert json.dumps(index.row(99_999))
     log.close()
+
+
+def test_a_folder_is_classified_first_and_the_command_exports(run_copy, tiny_bundle):
+    def review(*arguments):
+        command = [sys.executable, "-m", "cascade", "review", *arguments, "--bundle", str(tiny_bundle)]
+        return subprocess.run(command, cwd=run_copy.parent, capture_output=True, text=True, timeout=120)
+
+    result = review("photos", "--export", "labelled.csv")
+    assert result.returncode == 0, result.stderr
+    assert "labelled.csv: 0 photos" in result.stderr
+    assert len(list(read_rows(run_copy.with_name("photos.answers.jsonl")))) == 40
+    # the same again goes on with the run that is there
+    log = CorrectionLog(run_copy.with_name("photos.answers.jsonl.corrections.sqlite"))
+    log.append([Change("photos/00.png", "label", "kitchen", "bedroom", 0)], "ann")
+    log.close()
+    result = review("photos", "--export", "labelled")
+    assert result.returncode == 0, result.stderr
+    assert "sorted 1" in result.stderr
+    assert (run_copy.parent / "labelled" / "kitchen" / "00.png").exists()
+    missing = review("nothing.jsonl")
+    assert missing.returncode == 2
+    assert "nothing.jsonl" in missing.stderr
