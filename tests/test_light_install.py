@@ -1,5 +1,5 @@
 """The light install pulls no torch: every runtime module and every command works with nothing importable but
-the five libraries of pyproject.toml and what they need themselves. Each check runs in a process of its own,
+the libraries of pyproject.toml and what they need themselves. Each check runs in a process of its own,
 in which an import hook refuses everything else, installed or not."""
 
 from __future__ import annotations
@@ -22,8 +22,15 @@ PYPROJECT = PACKAGE.parent / "pyproject.toml"
 COFFEE = Path(__file__).parent / "data" / "coffee.jpg"
 
 #: Distribution -> what it is imported as.
-LIGHT = {"click": "click", "numpy": "numpy", "onnxruntime": "onnxruntime", "pillow": "PIL", "rich": "rich"}
-#: What those five need themselves.
+LIGHT = {
+    "click": "click",
+    "numpy": "numpy",
+    "onnxruntime": "onnxruntime",
+    "pillow": "PIL",
+    "platformdirs": "platformdirs",
+    "rich": "rich",
+}
+#: What those need themselves.
 THEIRS = [
     "colorama", "coloredlogs", "flatbuffers", "google", "humanfriendly", "markdown_it", "mdurl", "mpmath",
     "packaging", "pygments", "sympy", "typing_extensions",
@@ -100,7 +107,7 @@ def test_modules_with_extras_do_need_them(module: str, library: str) -> None:
 
 @pytest.mark.parametrize("missing", LIGHT.values())
 def test_the_check_notices_what_is_missing(missing: str) -> None:
-    # Proof that the hook blocks: without any one of the five, the same imports fail.
+    # Proof that the hook blocks: without any one of them, the same imports fail.
     allowed = ["cascade", *(set(LIGHT.values()) - {missing}), *THEIRS]
     result = run_light(import_all(runtime_modules()), allowed=allowed)
     assert result.returncode != 0

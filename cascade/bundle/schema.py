@@ -1,5 +1,4 @@
-"""The published JSON Schema of bundle.json, applied. In: a file or parsed JSON. Out: the content, or a
-`BundleError` that names the place and the rule.
+"""Checks a bundle.json against its published JSON Schema, and names the place and the rule that it breaks.
 
 `cascade/bundle/bundle.schema.json` is the schema, for any tool to use. The light install brings no library
 for JSON Schema, so this module applies the dozen keywords that the schema uses; tests hold it to the verdicts
@@ -9,6 +8,7 @@ of the jsonschema library, and refuse a schema with a keyword that is not applie
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable
@@ -71,7 +71,9 @@ def read_manifest(path: Path) -> Any:
             content = file.read(min(size, _MAX_BYTES) + 1)
         if len(content) > _MAX_BYTES:
             raise BundleError(f"is larger than {_MAX_BYTES >> 20} MiB, which no manifest is")
-        data = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
+        data = json.loads(
+            content.decode("utf-8"), parse_constant=_refuse_constant, parse_int=_whole, parse_float=_real
+        )
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"cannot be read ({error})") from error
     except json.JSONDecodeError as error:
@@ -85,6 +87,19 @@ def read_manifest(path: Path) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _whole(text: str) -> int:
+    _real(text)
+    return int(text)
+
+
+def _real(text: str) -> float:
+    """Return a number; what no 64 bits can hold is refused here, before anything computes with it."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:12]}... is too large for a number")
+    return number
 
 
 def check_manifest(data: Any) -> None:

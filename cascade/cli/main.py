@@ -86,6 +86,13 @@ Exit codes:
   130  stopped with Ctrl-C (143: with SIGTERM); rows so far are kept
 
 \b
+Environment:
+  CASCADE_BUNDLE  folder of the bundle to use where --bundle is not given
+  CASCADE_CACHE   folder where the choice of --variant auto is kept; otherwise that of the system for caches, or
+                  one of your own in the temporary folder. Where none can be written, auto is exact.
+  CASCADE_DEBUG   1 shows the traceback of a fault in cascade itself
+
+\b
 Completion of commands, options and their values in your shell, put into its start-up file:
   bash: eval "$(_CASCADE_COMPLETE=bash_source cascade)"
   zsh:  eval "$(_CASCADE_COMPLETE=zsh_source cascade)"

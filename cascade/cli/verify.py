@@ -11,6 +11,7 @@ import click
 
 from cascade.bundle.files import changed_files
 from cascade.bundle.manifest import Bundle, find_bundle
+from cascade.cache import CACHE_ENVIRONMENT_VARIABLE
 from cascade.cli.options import bundle_option, command
 
 if TYPE_CHECKING:
@@ -48,8 +49,12 @@ def verify(bundle: Path | None, as_json: bool, key: Path | None) -> int:
     problems = [*changed_files(loaded), *replay(loaded)]
     checked = check(loaded, timed=True)
     choice = choose(checked)
-    if len(checked) > 1:
-        remember_choice(loaded, choice)
+    if len(checked) > 1 and not remember_choice(loaded, choice):
+        click.echo(
+            "the choice cannot be kept, because no cache folder can be written; "
+            f"set ${CACHE_ENVIRONMENT_VARIABLE} to a folder that can, or give --variant",
+            err=True,
+        )
     if as_json:
         facts = {
             "bundle": f"{loaded.name} {loaded.version}",

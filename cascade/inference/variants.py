@@ -2,23 +2,23 @@
 
 A variant that `cascade.inference.golden_check` finds usable here is preferred to the exact graphs. Nothing is
 timed for that: on a busy machine the same command would run other graphs. `cascade verify` does measure, and
-what it finds is remembered in place of this choice. Choices are kept per bundle, onnxruntime and processor in
-the folder for caches. A bundle with one variant is never checked: there is nothing to choose.
+what it finds is remembered in place of this choice. Choices are kept per bundle, onnxruntime and processor,
+see `cascade.cache`. Where none can be kept the exact graphs run, because the check, a second or more, would
+be paid at every start. A bundle with one variant is never checked: there is nothing to choose.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from cascade import cache
 from cascade.bundle.manifest import MANIFEST, Bundle
 from cascade.bundle.stage import EXACT
 from cascade.inference.golden_check import Checked, verify
@@ -26,19 +26,13 @@ from cascade.onnx_runtime import ort
 
 __all__ = [
     "AUTO",
-    "CACHE_ENVIRONMENT_VARIABLE",
     "Choice",
-    "cache_folder",
     "choose",
     "choose_variant",
     "remember_choice",
 ]
 
 AUTO: Final = "auto"
-CACHE_ENVIRONMENT_VARIABLE: Final = "CASCADE_CACHE"
-
-#: Choices that could not be written, so that one process checks a bundle once.
-_not_kept: dict[Path, Choice] = {}
 
 #: A variant must be this much faster than the exact one; less is not worth any difference.
 _WORTH: Final = 0.95
@@ -60,23 +54,24 @@ def choose_variant(bundle: Bundle) -> Choice:
     """
     if bundle.variants == (EXACT,):
         return Choice(EXACT, "the bundle has no other")
-    path = _path(bundle)
-    if path in _not_kept:
-        return _not_kept[path]
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(path.read_text(encoding="utf-8"))
+    with suppress(ValueError, KeyError, TypeError):
+        found = json.loads(cache.read_note(_note(bundle)) or "")
         if found["variant"] in bundle.variants:
             return Choice(str(found["variant"]), str(found["why"]))
+    if not cache.is_writable():
+        return Choice(
+            EXACT,
+            "no other was checked, because the result could not be kept; set "
+            f"${cache.CACHE_ENVIRONMENT_VARIABLE} to a folder that can be written, or give --variant",
+        )
     choice = choose(verify(bundle))
     remember_choice(bundle, choice)
     return choice
 
 
-def remember_choice(bundle: Bundle, choice: Choice) -> None:
-    """Let `choose_variant` return this choice from now on, at least in this process."""
-    path = _path(bundle)
-    if not _remember(path, {"variant": choice.variant, "why": choice.why}):
-        _not_kept[path] = choice
+def remember_choice(bundle: Bundle, choice: Choice) -> bool:
+    """Let `choose_variant` return this choice from now on; return whether it could be kept."""
+    return cache.write_note(_note(bundle), json.dumps({"variant": choice.variant, "why": choice.why}))
 
 
 def choose(checked: Sequence[Checked]) -> Choice:
@@ -101,18 +96,6 @@ def choose(checked: Sequence[Checked]) -> Choice:
     return Choice(EXACT, "; ".join(refused) or "no other is faster here")
 
 
-def cache_folder() -> Path:
-    """Return the folder for caches: ``$CASCADE_CACHE``, else where the system wants them."""
-    given = os.environ.get(CACHE_ENVIRONMENT_VARIABLE)
-    if given:
-        return Path(given)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "cascade" / "Cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "cascade"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cascade"
-
-
 def _key(bundle: Bundle) -> str:
     facts = [
         hashlib.sha256((bundle.folder / MANIFEST).read_bytes()).hexdigest(),
@@ -132,15 +115,5 @@ def _processor() -> str:
     return f"{platform.machine()} {platform.processor()}"
 
 
-def _path(bundle: Bundle) -> Path:
-    return cache_folder() / "variants" / f"{_key(bundle)}.json"
-
-
-def _remember(path: Path, facts: dict[str, Any]) -> bool:
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(facts), encoding="utf-8")
-        part.replace(path)
-        return True
-    return False
+def _note(bundle: Bundle) -> str:
+    return f"variants/{_key(bundle)}.json"

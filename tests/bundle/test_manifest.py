@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,27 @@ def test_a_manifest_that_is_no_json_is_refused(tiny_bundle: Path, tmp_path: Path
     (folder / "bundle.json").write_text('{"format_version": 1,')
     with pytest.raises(BundleError, match=r"is not JSON \(line 1"):
         Bundle.load(folder)
+
+
+HUGE = ["1" + "0" * 400, "-1" + "0" * 400, "1" + "0" * 5000, "1e400", "NaN", "Infinity"]
+
+
+@pytest.mark.parametrize("number", HUGE)
+def test_a_number_that_no_computer_holds_is_refused_wherever_it_stands(
+    tiny_bundle: Path, tmp_path: Path, number: str
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+    path = folder / "bundle.json"
+    text = path.read_text()
+    places = list(re.finditer(r"(?<=[:\[,\s])-?\d[\d.e+-]*(?=[,\s\]}])", text))
+    assert len(places) > 5
+    for place in places:
+        path.write_text(text[: place.start()] + number + text[place.end() :])
+        with pytest.raises(BundleError) as caught:
+            Bundle.load(folder)
+        assert str(path) in str(caught.value)
+        assert len(str(caught.value)) < 300 + len(str(path))
 
 
 def test_a_changed_graph_is_refused_before_it_is_loaded(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from cascade import Bundle, Cascade
 from cascade.bundle.stage import GraphFile, Stage
 from cascade.errors import BundleError, UsageError
 from cascade.inference.golden_check import Checked, verify
-from cascade.inference.variants import Choice, cache_folder, choose, choose_variant
+from cascade.inference.variants import Choice, choose, choose_variant
 
 onnx = pytest.importorskip("onnx", reason="variants are built with onnx: pip install onnx")
 
@@ -131,23 +131,21 @@ def test_a_choice_is_made_once(bundle: Path, cache: Path, monkeypatch: pytest.Mo
     assert len(calls) == 3
 
 
-def test_a_cache_that_cannot_be_written_stops_nothing(bundle: Path, cache: Path) -> None:
+def test_where_nothing_can_be_kept_the_exact_graphs_run_unchecked(
+    bundle: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., Ran]
+) -> None:
     cache.write_text("a file where the folder should be")
-    assert choose_variant(Bundle.load(bundle)).variant in ("exact", "int8")
+    monkeypatch.setattr("cascade.cache.folders", lambda: (cache,))
+    monkeypatch.setattr("cascade.inference.variants.verify", lambda bundle: pytest.fail("was checked"))
+    choice = choose_variant(Bundle.load(bundle))
+    assert (choice.variant, "CASCADE_CACHE" in choice.why) == ("exact", True)
     assert cache.read_text().startswith("a file")
+    assert "the choice cannot be kept" in run_cli("verify", "--bundle", bundle).err
 
 
 def test_one_variant_is_never_checked(tiny_bundle: Path, cache: Path) -> None:
     assert choose_variant(Bundle.load(tiny_bundle)) == Choice("exact", "the bundle has no other")
     assert not cache.exists()
-
-
-def test_the_cache_is_where_it_was_asked_for(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cache_folder() == cache
-    monkeypatch.delenv("CASCADE_CACHE")
-    monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert cache_folder() == Path("/somewhere/cascade")
 
 
 def test_a_variant_can_be_forced(bundle: Path, photo: Photo) -> None:
