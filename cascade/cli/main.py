@@ -88,8 +88,8 @@ Exit codes:
 \b
 Environment:
   CASCADE_BUNDLE  folder of the bundle to use where --bundle is not given
-  CASCADE_CACHE   folder where the choice of --variant auto is kept; otherwise that of the system for caches, or
-                  one of your own in the temporary folder. Where none can be written, auto is exact.
+  CASCADE_CACHE   folder where the choice of --variant auto is kept; otherwise that of the system for
+                  caches, or one of your own in the temporary folder. If none can be written, auto is exact
   CASCADE_DEBUG   1 shows the traceback of a fault in cascade itself
 
 \b
