@@ -94,7 +94,9 @@ def import_all(modules: list[str]) -> str:
 
 
 #: platformdirs is imported where it is needed, which takes longer than most imports and most runs do not.
-ASK_FOR_CACHE = "\nimport os\nos.environ.pop('CASCADE_CACHE', None)\nimport cascade.cache\ncascade.cache.folders()"
+ASK_FOR_CACHE = (
+    "\nimport os\nos.environ.pop('CASCADE_CACHE', None)\nimport cascade.cache\ncascade.cache.folders()"
+)
 
 
 def test_every_runtime_module_is_imported_without_extras() -> None:
