@@ -1,5 +1,4 @@
-"""`cascade benchmark`: how fast this machine is on a user's own photos. In: a folder. Out: a table or JSON.
-The measuring is done by `cascade.evaluation.throughput`."""
+"""Runs `cascade benchmark`: measures how fast this machine classifies."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -16,6 +15,10 @@ from cascade.cli.options import budget_option, bundle_option, command
 from cascade.errors import DataError
 from cascade.evaluation.throughput import SHARES, Speed
 from cascade.inference.routing import ASK_MODES
+
+if TYPE_CHECKING:
+    from cascade.bundle.manifest import Bundle
+    from cascade.classifier import Cascade
 
 __all__ = ["benchmark"]
 
@@ -82,24 +85,16 @@ def benchmark(
     budgets = _BUDGETS if loaded.budget else ()
     ways = {ask: (ask, "auto") for ask in asks} | {name: (asks[0], name) for name in variants}
 
-    def make(ask: str, variant: str) -> Cascade:
-        # A budget says which experts the router asks; `choose_point` says where there is no router.
-        chosen = budget if ask == "router" or not loaded.experts else None
-        return Cascade(
-            loaded,
-            operating_point=operating_point,
-            budget=chosen,
-            ask=ask,
-            workers=workers,
-            variant=variant,
-        )
-
-    cascades = {way: make(ask, variant) for way, (ask, variant) in ways.items()} | {
+    cascades = _cascades(loaded, ways, operating_point, budget, workers) | {
         _budget_key(share): Cascade(loaded, budget=share, workers=workers) for share in budgets
     }
     speeds = measure_speed(cascades, photos, rounds=rounds)
     used = cascades[asks[0]]
     if as_json:
+        budget_speeds = [
+            {"budget": cascades[_budget_key(share)].budget, **speeds[_budget_key(share)].to_dict()}
+            for share in budgets
+        ]
         facts = {
             "bundle": f"{loaded.name} {loaded.version}",
             "photos": len(photos),
@@ -110,10 +105,7 @@ def benchmark(
             "ask": {ask: speeds[ask].to_dict() for ask in asks},
             "variant": {name: speeds[name].to_dict() for name in variants},
             "budget_used": used.budget,
-            "budget": [
-                {"budget": cascades[_budget_key(share)].budget, **speeds[_budget_key(share)].to_dict()}
-                for share in budgets
-            ],
+            "budget": budget_speeds,
         }
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
@@ -124,6 +116,30 @@ def benchmark(
     click.echo("\n".join(_lines({way: speeds[way] for way in ways})))
     if budgets:
         click.echo("\n".join(_budget_lines({share: speeds[_budget_key(share)] for share in budgets})))
+
+
+def _cascades(
+    bundle: Bundle,
+    ways: Mapping[str, tuple[str, str]],
+    operating_point: str,
+    budget: float | None,
+    workers: int | None,
+) -> dict[str, Cascade]:
+    """Return a classifier for each way to ask: name -> (experts asked, variant)."""
+    from cascade.classifier import Cascade
+
+    return {
+        way: Cascade(
+            bundle,
+            operating_point=operating_point,
+            # A budget says which experts the router asks; `choose_point` says where there is no router.
+            budget=budget if ask == "router" or not bundle.experts else None,
+            ask=ask,
+            workers=workers,
+            variant=variant,
+        )
+        for way, (ask, variant) in ways.items()
+    }
 
 
 def _photos(folder: Path | None, bundle: Path, count: int) -> list[Path]:

@@ -18,7 +18,8 @@ from cascade.classifier import Cascade
 from cascade.cli.classify_options import classify_options
 from cascade.cli.options import command
 from cascade.errors import UsageError
-from cascade.imaging.files import FindOptions, Found, find_photos, printable, read_list
+from cascade.imaging.files import FindOptions, Found, find_photos, printable
+from cascade.imaging.path_list import read_list
 from cascade.runs.crash_guard import CrashGuard
 from cascade.runs.dry_run import dry_run
 from cascade.runs.durable_output import Store, open_store

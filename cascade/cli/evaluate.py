@@ -1,13 +1,10 @@
-"""`cascade evaluate`: how good a bundle is on labelled photos, whether its promise is kept, and whether
-photos without labels still look like those of the test. In: a folder. Out: tables, on request a report and
-JSON. The work is done by `cascade.evaluation.evaluate`, `cascade.evaluation.guarantee_check` and
-`cascade.guarantees.drift`."""
+"""Runs `cascade evaluate`: measures a bundle on labelled photos, or compares photos with its test photos."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +23,11 @@ from cascade.errors import OutputError, UsageError
 from cascade.evaluation.label_map import parse_label_map
 from cascade.ownership import check_file_target, marked
 from cascade.progress_bar import CountBar
+
+if TYPE_CHECKING:
+    from cascade.classifier import Cascade
+    from cascade.evaluation.guarantee_check import Proof
+    from cascade.evaluation.results import Evaluation
 
 __all__ = ["evaluate"]
 
@@ -105,7 +107,7 @@ def evaluate(
         return
     from cascade.classifier import Cascade
     from cascade.evaluation.evaluate import evaluate_folder
-    from cascade.evaluation.guarantee_check import prove, render_proof
+    from cascade.evaluation.guarantee_check import render_proof
     from cascade.evaluation.report import prepare_report, render_table, write_report
 
     if report is not None:
@@ -125,23 +127,27 @@ def evaluate(
         cascade = Cascade(
             evaluation.bundle, operating_point=operating_point, max_error=max_error, budget=budget
         )
-        proof = prove(
-            cascade,
-            evaluation.photos,
-            evaluation.probabilities["cascade"],
-            evaluation.truth,
-            evaluation.scope_score,
-            shifted=shifted,
-            progress=bar.update,
-        )
+        proof = _prove(cascade, evaluation, shifted, bar)
     page = None if report is None else write_report(evaluation, report, proof)
-    _write(
-        evaluation.to_dict() | proof.to_dict(),
-        render_table(evaluation) + "\n" + render_proof(proof),
-        json_file,
-    )
+    text = render_table(evaluation) + "\n" + render_proof(proof)
+    _write(evaluation.to_dict() | proof.to_dict(), text, json_file)
     if page is not None and not quiet:
         click.echo(f"report: {page}", err=True)
+
+
+def _prove(cascade: Cascade, evaluation: Evaluation, shifted: int, bar: CountBar) -> Proof:
+    """Compare what is promised with what was measured."""
+    from cascade.evaluation.guarantee_check import prove
+
+    return prove(
+        cascade,
+        evaluation.photos,
+        evaluation.probabilities["cascade"],
+        evaluation.truth,
+        evaluation.scope_score,
+        shifted=shifted,
+        progress=bar.update,
+    )
 
 
 def _drift(data: Path, bundle: Path | None, json_file: Path | None, quiet: bool) -> None:

@@ -1,5 +1,4 @@
-"""`cascade info`: what a bundle is. In: a bundle. Out: its labels, stages, figures and origin, for
-people or as JSON."""
+"""Runs `cascade info`: shows the labels, stages, figures and origin of a bundle."""
 
 from __future__ import annotations
 
@@ -50,19 +49,37 @@ def info(bundle: Path | None, as_json: bool, check: bool) -> None:
 
 
 def _lines(bundle: Bundle) -> Iterator[str]:
+    """Yield everything that is shown, with an empty line between its parts."""
+    parts = (_origin, _labels, _stages, _operating_points, _promises, _budgets, _label_sets)
+    for index, part in enumerate(parts):
+        lines = list(part(bundle))
+        if lines:
+            yield from ["", *lines] if index else lines
+    for title, facts in (("measured", bundle.measured), ("provenance", bundle.provenance)):
+        if facts:
+            yield ""
+            yield title
+            yield from _tree(facts, "  ")
+
+
+def _origin(bundle: Bundle) -> Iterator[str]:
     yield f"bundle   {bundle.name} {bundle.version}"
     yield f"folder   {bundle.folder}"
     yield f"sha256   {bundle_hash(bundle)} (bundle.json)"
     choice = choose_variant(bundle)
     yield f"variant  {choice.variant} of {', '.join(bundle.variants)} ({choice.why})"
     yield f"needs    onnxruntime {bundle.minimum_onnxruntime} or newer"
-    yield ""
+
+
+def _labels(bundle: Bundle) -> Iterator[str]:
     yield f"labels   {len(bundle.tree.labels)} in {len(bundle.tree.parents)} groups"
     width = max(len(parent) for parent in bundle.tree.parents)
     for parent in bundle.tree.parents:
         leaves = [label for label in bundle.tree.labels if bundle.tree.parent_of[label] == parent]
         yield f"  {parent:<{width}}  {', '.join(leaves)}"
-    yield ""
+
+
+def _stages(bundle: Bundle) -> Iterator[str]:
     yield "stages"
     width = max(len(stage.name) for stage in bundle.stages)
     total = 0
@@ -76,7 +93,9 @@ def _lines(bundle: Bundle) -> Iterator[str]:
             text += "; shares the general model's early features" if stage.takes == FEATURES else ""
         yield text
     yield f"  {'together':<{width}}  {total / 1e6:7.2f} MB"
-    yield ""
+
+
+def _operating_points(bundle: Bundle) -> Iterator[str]:
     yield "operating points"
     for name, point in bundle.operating_points.items():
         yield (
@@ -84,36 +103,39 @@ def _lines(bundle: Bundle) -> Iterator[str]:
             f"an expert when it gains {point.cost_weight:g} per unit of cost"
             + ("" if point.max_error is None else f"; at most {point.max_error:.1%} wrong")
         )
-    if bundle.promise is not None:
-        yield ""
+
+
+def _promises(bundle: Bundle) -> Iterator[str]:
+    if bundle.promise is None:
+        return
+    yield (
+        f"promises, with {bundle.promise.confidence:.0%} confidence, tested on {bundle.promise.photos} "
+        "photos (--max-error)"
+    )
+    smallest = bundle.promise.smallest
+    for share in (smallest, *(share for share in _SHARES if share > smallest)):
+        point = bundle.promise.operating_point(share)
         yield (
-            f"promises, with {bundle.promise.confidence:.0%} confidence, tested on {bundle.promise.photos} "
-            "photos (--max-error)"
+            f"  at most {share:6.1%} wrong: a label from {point.leaf_threshold:.3f}, "
+            f"a group from {point.parent_threshold:.3f}"
         )
-        smallest = bundle.promise.smallest
-        for share in (smallest, *(share for share in _SHARES if share > smallest)):
-            point = bundle.promise.operating_point(share)
-            yield (
-                f"  at most {share:6.1%} wrong: a label from {point.leaf_threshold:.3f}, "
-                f"a group from {point.parent_threshold:.3f}"
-            )
-    if bundle.budget is not None:
-        yield ""
-        yield f"budgets, on calibration photos (--budget); the default is {bundle.budget.default:g}"
-        for step in bundle.budget.points:
-            error = step.operating_point.max_error
-            yield (
-                f"  {step.budget:4.2f}: cost {step.mean_cost:.2f}, {step.accuracy:.1%} right, experts asked "
-                f"about {step.deferral_rate:.0%}" + ("" if error is None else f"; at most {error:.1%} wrong")
-            )
+
+
+def _budgets(bundle: Bundle) -> Iterator[str]:
+    if bundle.budget is None:
+        return
+    yield f"budgets, on calibration photos (--budget); the default is {bundle.budget.default:g}"
+    for step in bundle.budget.points:
+        error = step.operating_point.max_error
+        yield (
+            f"  {step.budget:4.2f}: cost {step.mean_cost:.2f}, {step.accuracy:.1%} right, experts asked "
+            f"about {step.deferral_rate:.0%}" + ("" if error is None else f"; at most {error:.1%} wrong")
+        )
+
+
+def _label_sets(bundle: Bundle) -> Iterator[str]:
     if bundle.label_sets is not None:
-        yield ""
         yield f"label sets up to {bundle.label_sets.largest:.1%} (--label-set)"
-    for title, facts in (("measured", bundle.measured), ("provenance", bundle.provenance)):
-        if facts:
-            yield ""
-            yield title
-            yield from _tree(facts, "  ")
 
 
 def _tree(facts: Mapping[str, Any], indent: str) -> Iterator[str]:

@@ -1,5 +1,4 @@
-"""`cascade train`: from labelled photos and recipes to a bundle. In: folders. Out: a folder. The work is
-done by `cascade.training`, which needs the extra `train`."""
+"""Runs `cascade train`: makes a bundle from labelled photos and recipes."""
 
 from __future__ import annotations
 
@@ -114,20 +113,17 @@ def train(
     if lr_study and sweep is not None:
         raise UsageError("--lr-study and --sweep are two things; give one of them")
     explores = lr_study or sweep is not None
-    home = work or (out and out.with_name(out.name + ".work"))
-    if home is None or (out is None and not explores):
-        raise UsageError("--out is missing; name the folder of the bundle, e.g. --out my-bundle")
+    home = _work_folder(work, out, explores=explores)
     with training_extra("cascade train"):
         from cascade.training import run
         from cascade.training.overrides import parse_settings
     changed, mapped = parse_settings(settings), parse_label_map(label_map)
     if explores or out is None:
-        names = only or ("general",)
         run.explore(
             data,
             recipes,
             home,
-            only=names,
+            only=only or ("general",),
             sweep=sweep,
             wandb=wandb,
             device=device,
@@ -151,3 +147,15 @@ def train(
         settings=changed,
         label_map=mapped,
     )
+
+
+def _work_folder(work: Path | None, out: Path | None, *, explores: bool) -> Path:
+    """Return the folder for caches and checkpoints.
+
+    Raises:
+        UsageError: when neither it nor the bundle has a place, or a bundle that is to be made has none.
+    """
+    home = work or (out and out.with_name(out.name + ".work"))
+    if home is None or (out is None and not explores):
+        raise UsageError("--out is missing; name the folder of the bundle, e.g. --out my-bundle")
+    return home

@@ -15,15 +15,13 @@ that loops end.
 
 from __future__ import annotations
 
-import itertools
 import os
-import select
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from cascade.errors import UsageError
 from cascade.prediction import ErrorInfo
@@ -37,7 +35,6 @@ __all__ = [
     "look_at",
     "looks_like_photo",
     "printable",
-    "read_list",
     "readable",
 ]
 
@@ -51,8 +48,6 @@ PHOTO_SUFFIXES: Final = frozenset(
 )
 
 _READ_BYTES: Final = 32
-_LIST_BYTES: Final = 65536
-_LIST_WAIT_SECONDS: Final = 0.2
 _ISO_BRANDS: Final = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
@@ -251,45 +246,6 @@ def looks_like_photo(path: str) -> bool:
 
 
 _BMP_HEADERS: Final = tuple(size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124))
-
-
-def read_list(
-    stream: BinaryIO, *, null: bool = False, stopped: Callable[[], bool] = lambda: False
-) -> Iterator[Found]:
-    """Read paths from a stream, one on each line, as they come.
-
-    Args:
-        stream: binary, since names need not be text.
-        null: paths end with a NUL instead (``find -print0``), so that a name may hold a newline.
-        stopped: whether to end; looked at while nothing comes, too.
-    """
-    rest = b""
-    for chunk in itertools.chain(_chunks(stream, stopped), [b""]):
-        *whole, rest = (rest + chunk).split(b"\0" if null else b"\n")
-        if not chunk:  # the end; the last path may lack its separator
-            whole.append(rest)
-        for raw in whole:
-            path = raw if null else raw.rstrip(b"\r")
-            if path:
-                yield look_at(os.fsdecode(path))
-
-
-def _chunks(stream: BinaryIO, stopped: Callable[[], bool]) -> Iterator[bytes]:
-    """What is there, as soon as it is there, so that a slow producer is served as it goes."""
-    try:
-        descriptor = stream.fileno() if os.name == "posix" else None
-    except OSError:  # no file of the operating system
-        descriptor = None
-    while not stopped():
-        if descriptor is None:
-            chunk = stream.read(_LIST_BYTES)
-        elif select.select([descriptor], [], [], _LIST_WAIT_SECONDS)[0]:
-            chunk = os.read(descriptor, _LIST_BYTES)
-        else:
-            continue
-        if not chunk:
-            return
-        yield chunk
 
 
 def readable(path: str | os.PathLike[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cascade.classifier import Cascade
 from cascade.imaging.files import Found
@@ -49,67 +49,73 @@ class FolderRun:
     guard: CrashGuard | None = None
     retry_failed: bool = False
 
+    _summary: Summary = field(default_factory=Summary, init=False)
+    #: SHA-256 of photos that failed in this run too.
+    _failed_again: set[str] = field(default_factory=set, init=False)
+
     def run(self, batches: Iterable[Iterable[Found]]) -> Summary:
         """Classify batch after batch and return what it amounted to; commits after each batch."""
-        summary = Summary()
-        journal = self.store.journal
-
-        def emit(item: Item, row: Row) -> None:
-            self.store.add(item, row)
-            if self.guard is not None:
-                self.guard.end(item.found.path)
-            summary.add(row)
-            self.progress.advance(failed=row["error"] is not None)
-            if row["error"] is not None:
-                _log.info("%s: %s", row["path"], row["error"]["message"])
-                if self.retry_failed and item.sha256 is not None:
-                    failed_again.add(item.sha256)
-            for observer in self.observers:
-                observer(item.found, row)
-
-        def fresh(found: Iterable[Found]) -> Iterator[Item]:
-            for item in hash_ahead(found) if self.by_content else map(Item, found):
-                if journal is not None and journal.is_done(
-                    item, by_content=self.by_content, retry_failed=self.retry_failed
-                ):
-                    summary.already_done += 1
-                    self.progress.skip()
-                    if self.guard is not None:
-                        self.guard.clear_of_suspicion(item.found.path)
-                    if self.observers and (row := journal.row_of(item.found.path)) is not None:
-                        for observer in self.observers:
-                            observer(item.found, row)
-                else:
-                    yield item
-
-        failed_again: set[str] = set()
-
-        def known(sha256: str) -> Row | None:
-            row = None if journal is None else journal.known(sha256)
-            old = row is not None and row["error"] is not None and sha256 not in failed_again
-            return None if self.retry_failed and old else row
-
-        def classify(items: Iterable[Item]) -> None:
-            classify_stream(
-                self.cascade,
-                items,
-                emit,
-                bundle=self.bundle,
-                known=known,
-                stopped=self.stopped,
-                begin=self.guard.begin if self.guard is not None else lambda item: None,
-            )
-
         for batch in batches:
             started = time.perf_counter()
-            items = fresh(batch)
+            items = self._not_done(batch)
             for item in self.guard.one_by_one(items, self.store.commit) if self.guard else ():
-                classify([item])
+                self._classify([item])
                 if self.stopped():
                     break
-            classify(items)
+            self._classify(items)
             self.store.commit()
-            _log.debug("batch done in %.1f s, %d rows so far", time.perf_counter() - started, summary.photos)
+            seconds = time.perf_counter() - started
+            _log.debug("batch done in %.1f s, %d rows so far", seconds, self._summary.photos)
             if self.stopped():
                 break
-        return summary
+        return self._summary
+
+    def _classify(self, items: Iterable[Item]) -> None:
+        classify_stream(
+            self.cascade,
+            items,
+            self._emit,
+            bundle=self.bundle,
+            known=self._known,
+            stopped=self.stopped,
+            begin=self.guard.begin if self.guard is not None else lambda item: None,
+        )
+
+    def _not_done(self, found: Iterable[Found]) -> Iterator[Item]:
+        """Yield the photos that have no row yet, and count the others."""
+        journal = self.store.journal
+        for item in hash_ahead(found) if self.by_content else map(Item, found):
+            if journal is None or not journal.is_done(
+                item, by_content=self.by_content, retry_failed=self.retry_failed
+            ):
+                yield item
+                continue
+            self._summary.already_done += 1
+            self.progress.skip()
+            if self.guard is not None:
+                self.guard.clear_of_suspicion(item.found.path)
+            if self.observers and (row := journal.row_of(item.found.path)) is not None:
+                self._tell_observers(item, row)
+
+    def _emit(self, item: Item, row: Row) -> None:
+        """Keep the row of a photo, and tell everybody who wants to know."""
+        self.store.add(item, row)
+        if self.guard is not None:
+            self.guard.end(item.found.path)
+        self._summary.add(row)
+        self.progress.advance(failed=row["error"] is not None)
+        if row["error"] is not None:
+            _log.info("%s: %s", row["path"], row["error"]["message"])
+            if self.retry_failed and item.sha256 is not None:
+                self._failed_again.add(item.sha256)
+        self._tell_observers(item, row)
+
+    def _tell_observers(self, item: Item, row: Row) -> None:
+        for observer in self.observers:
+            observer(item.found, row)
+
+    def _known(self, sha256: str) -> Row | None:
+        """Return the row of a photo with this content, unless it is an old error that is to be retried."""
+        row = None if self.store.journal is None else self.store.journal.known(sha256)
+        old_error = row is not None and row["error"] is not None and sha256 not in self._failed_again
+        return None if self.retry_failed and old_error else row

@@ -11,7 +11,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +44,58 @@ class _Place:
     copy: bool = False
 
 
+@dataclass(slots=True)
+class _Queue:
+    """The photos that were taken and have not been emitted, in their order."""
+
+    emit: Callable[[Item, Row], None]
+    known: Callable[[str], Row | None]
+    bundle: str
+    places: deque[_Place] = field(default_factory=deque)
+    #: SHA-256 of the contents that are being worked on.
+    waiting: set[str] = field(default_factory=set)
+
+    def take(self, item: Item) -> bool:
+        """Add a photo; return whether it has to be classified."""
+        found, digest = item.found, item.sha256
+        if found.error is not None:
+            row = make_row(Prediction(path=found.path, status="error", error=found.error), self.bundle)
+            self.places.append(_Place(item, row))
+            return False
+        if digest is not None and len(self.places) < _WAITING:
+            if digest in self.waiting:
+                self.places.append(_Place(item, None, copy=True))
+                return False
+            if (answer := self.known(digest)) is not None:
+                self.places.append(_Place(item, rename_row(answer, found.path)))
+                return False
+        if digest is not None:
+            self.waiting.add(digest)
+        self.places.append(_Place(item, None))
+        return True
+
+    def answer(self, prediction: Prediction) -> None:
+        """Give an answer to the first place, which is the one that waits for it."""
+        # Answers keep their order, and after every drain the first place is one that waits for its answer.
+        place = self.places[0]
+        place.row = make_row(prediction, self.bundle)
+        if place.item.sha256 is not None:
+            self.waiting.discard(place.item.sha256)
+
+    def drain(self) -> None:
+        """Emit the rows that are ready, up to the first that is not."""
+        while self.places:
+            head = self.places[0]
+            if head.copy and head.row is None:
+                answer = self.known(head.item.sha256 or "")
+                assert answer is not None  # the original stood before it and was emitted
+                head.row = rename_row(answer, head.item.found.path)
+            if head.row is None:
+                return
+            self.places.popleft()
+            self.emit(head.item, head.row)
+
+
 def classify_stream(
     cascade: Cascade,
     items: Iterable[Item],
@@ -65,49 +117,21 @@ def classify_stream(
         stopped: when true, no more items are taken; those being worked on are finished.
         begin: called with each item before its photo is read.
     """
-    places: deque[_Place] = deque()
-    waiting: set[str] = set()
-
-    def drain() -> None:
-        while places:
-            head = places[0]
-            if head.copy and head.row is None:
-                answer = known(head.item.sha256 or "")
-                assert answer is not None  # the original stood before it and was emitted
-                head.row = rename_row(answer, head.item.found.path)
-            if head.row is None:
-                return
-            places.popleft()
-            emit(head.item, head.row)
+    queue = _Queue(emit, known, bundle)
 
     def feed() -> Iterator[str]:
         for item in items:
             if stopped():
                 return
-            found, digest = item.found, item.sha256
-            if found.error is not None:
-                row = make_row(Prediction(path=found.path, status="error", error=found.error), bundle)
-                places.append(_Place(item, row))
-            elif digest is not None and len(places) < _WAITING and digest in waiting:
-                places.append(_Place(item, None, copy=True))
-            elif digest is not None and len(places) < _WAITING and (answer := known(digest)) is not None:
-                places.append(_Place(item, rename_row(answer, found.path)))
-            else:
-                if digest is not None:
-                    waiting.add(digest)
-                places.append(_Place(item, None))
+            if queue.take(item):
                 begin(item)
-                yield found.path
-            drain()
+                yield item.found.path
+            queue.drain()
 
     for prediction in cascade.predict_many(feed()):
-        # Answers keep their order, and after every drain the first place is one that waits for its answer.
-        place = places[0]
-        place.row = make_row(prediction, bundle)
-        if place.item.sha256 is not None:
-            waiting.discard(place.item.sha256)
-        drain()
-    drain()
+        queue.answer(prediction)
+        queue.drain()
+    queue.drain()
 
 
 def content_hash(found: Found) -> str | None:
