@@ -1,5 +1,4 @@
-"""`cascade calibrate`: a bundle calibrated on other photos. In: folders. Out: a folder. The work is done by
-`cascade.training.calibration.recalibrate`, which needs the extra `train`."""
+"""Runs `cascade calibrate`: fits the probabilities of a bundle anew on labelled photos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options that only `cascade classify` has, in the groups in which they are read."""
+"""Defines the options that only `cascade classify` has, in the groups in which they are read."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""`cascade compare`: which backbone earns its cost on given photos. In: photos, names. Out: a table, a plot,
-JSON. The work is done by `cascade.training.explore.backbones`, which needs the extra `train`."""
+"""Runs `cascade compare`: shows which backbone earns its cost on given photos."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""`cascade demo`: a first look without photos of one's own. In: the sample photos inside scikit-learn and
-scikit-image. Out: a table of answers. Nothing is downloaded."""
+"""Runs `cascade demo`: classifies the sample photos inside scikit-learn and scikit-image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cascade export`: a bundle in the forms that other programs load, and its signature."""
+"""Runs `cascade export`: writes a bundle in the forms that other programs load, and signs it."""
 
 from __future__ import annotations
 

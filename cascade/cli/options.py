@@ -1,4 +1,4 @@
-"""Options that several commands share, so that they are spelled and explained the same everywhere."""
+"""Defines the options that several commands share, so that each is explained the same everywhere."""
 
 from __future__ import annotations
 

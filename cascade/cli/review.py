@@ -1,4 +1,4 @@
-"""`cascade review`: a finished run in a browser, to look at and to correct."""
+"""Runs `cascade review`: shows a finished run in a browser, to look at and to correct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cascade serve`: an HTTP service and a page to try it, on this machine unless told otherwise."""
+"""Runs `cascade serve`: an HTTP service and a page to try it, on this machine unless told otherwise."""
 
 from __future__ import annotations
 

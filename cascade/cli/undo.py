@@ -1,4 +1,4 @@
-"""`cascade undo`: takes back `cascade classify --sort-into`. In: its undo file. Out: files as they were."""
+"""Runs `cascade undo`: takes back what `cascade classify --sort-into` did."""
 
 from __future__ import annotations
 

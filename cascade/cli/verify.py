@@ -1,4 +1,4 @@
-"""`cascade verify`: shows whether a bundle computes on this machine what it computed where it was made."""
+"""Runs `cascade verify`: shows whether a bundle computes here what it computed where it was made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From whatever a decoder gives to RGB. In: a loaded PIL image of any mode. Out: the same picture as sRGB.
+"""Converts what a decoder gives, of any mode, to sRGB.
 
 Pixels are first brought to eight bits, then reduced, and only then colour-managed: converting a profile is
 the slowest step of all, and a reduced photo has fewer pixels to convert.

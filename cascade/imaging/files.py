@@ -1,12 +1,13 @@
-"""Finding photos. In: paths given by a user, or a list of them on a stream. Out: `Found`, one for each photo,
-in a stable order (by name within each folder), holding no more than one folder's names at a time.
+"""Finds the photos in the files and folders that a user names.
 
-In a folder, a file is a photo when its name ends like one or its first bytes are those of an image; what is
-neither is counted and left alone. A file that the user names is always a photo: if it is none, that becomes
-a row that says so.
+The order is stable: by name within each folder. Only one folder's names are held in memory at a time.
 
-Hidden names are passed over unless asked for. A link to a folder is not followed, and a link to a file only
-inside the folder that was given, unless asked for; with links followed, every folder is entered once, so
+In a folder, a file is a photo when its name ends like one or its first bytes are those of an image. Other
+files are counted and left alone. A file that the user names is always a photo: if it is none, its row says
+so.
+
+Hidden names are passed over unless asked for. A link to a folder is not followed unless asked for, and a link
+to a file only inside the folder that was given. When links are followed, every folder is entered once, so
 that loops end.
 """
 

@@ -1,6 +1,4 @@
-"""Which decoder reads a file, and what its complaints mean. In: a seekable binary file, or whatever a decoder
-threw. Out: an opened, not yet decoded PIL image, or an `ImageError`.
-"""
+"""Chooses the decoder that reads a file, and turns its complaints into an `ImageError`."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """Keeps the decoding of large photos within the memory that this process may use.
 
 The limit is that of the container (cgroup, version 1 or 2) or of the process (RLIMIT_AS), whichever leaves
-less. The system kills a process that exceeds the first, without a word, so a photo is measured by its header
-before it is decoded. Where there is no limit, nothing is refused. Large photos are decoded one after the
-other, however many workers there are; small ones need so little that they are not looked at.
+less. The system kills a process that exceeds the limit of its container, without a message, so the memory
+that a photo needs is computed from its header before it is decoded. Without a limit nothing is refused. Large
+photos are decoded one after the other, however many workers there are. Small ones need so little that they
+are not checked.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What can still be read of a photo that ends early. In: a PIL image whose loading failed, or the file of a
-truncated JPEG. Out: the part that was decoded, or nothing.
+"""Recovers what can still be read of a photo that ends early.
 
-Pillow has a switch for this, `ImageFile.LOAD_TRUNCATED_IMAGES`, but it is one for the whole process: to turn
-it on here would change what other threads and other libraries read. All of this is about one image only.
+Pillow has a switch for this, `ImageFile.LOAD_TRUNCATED_IMAGES`, but it is one for the whole process: turning
+it on here would change what other threads and other libraries read. Everything here is about one image only.
 """
 
 from __future__ import annotations

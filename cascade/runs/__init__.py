@@ -1,7 +1,5 @@
 """Folder runs: classifying any number of photos so that every one of them ends up with exactly one row.
 
-    files -> journal (skip what is done) -> stream (classify) -> journal + output -> after the run: parquet,
-    gallery, sorting
-
-In: paths. Out: rows in an output that exists once, and side effects only where an option asked for them.
+files -> journal (skip what is done) -> stream (classify) -> journal + output -> after the run: parquet,
+gallery, sorting
 """

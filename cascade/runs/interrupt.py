@@ -1,6 +1,6 @@
-"""Stopping a run. In: Ctrl-C or a termination signal. Out: a flag, and after a second Ctrl-C the end.
+"""Stops a run when the user presses Ctrl-C or the system ends it.
 
-The first Ctrl-C lets the photos that are being worked on finish, so that nothing is done twice; the second
+The first Ctrl-C lets the photos that are being worked on finish, so that nothing is done twice. The second
 one ends the process at once. Neither can harm the output: what is not in the journal is cut off and done
 again by --resume.
 """

@@ -1,14 +1,14 @@
-"""The memory of a run: what has its row. In: rows as they come. Out: the same rows after any accident.
+"""Remembers which photos have a row, so that a run can go on after any accident.
 
 A journal is an SQLite file. Beside an output it is called OUTPUT.state and makes three promises:
 
-- a row is committed together with the length that the output had after it, and only after the output was
-  handed to the disk (fsync); so after kill -9 or a power cut the output is cut back to the last commit, and
-  photos after it are classified again: no row is lost, doubled or half-written;
-- commits come at least once a second, so no more than a second of work is done twice;
-- only one process can hold a journal.
+- A row is committed together with the length that the output had after it, and only after the output was
+  handed to the disk (fsync). After kill -9 or a power cut the output is cut back to the last commit, and
+  photos after it are classified again. No row is lost, doubled or half-written.
+- Commits come at least once a second, so no more than a second of work is done twice.
+- Only one process can hold a journal.
 
-As far as the disk keeps its word about fsync, this holds for a power cut too (SQLite, `synchronous=FULL`).
+The first promise holds for a power cut only if the disk really writes on fsync (SQLite, `synchronous=FULL`).
 """
 
 from __future__ import annotations

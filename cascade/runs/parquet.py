@@ -1,7 +1,7 @@
-"""Parquet. In: every row of a finished run. Out: one file, with native types and the bundle in its metadata.
+"""Writes the rows of a finished run as one parquet file, with native types and the bundle in its metadata.
 
-A parquet file ends with its index and cannot be appended to, so rows wait in the journal and the file is
-written when the run is complete, under another name first: a parquet file that is there is whole.
+A parquet file ends with its index and cannot be appended to. Rows therefore wait in the journal, and the file
+is written when the run is complete, under another name first: a parquet file that is there is whole.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Keywords in XMP side-car files. In: a photo and its row. Out: PHOTO.xmp beside it ("beach.jpg.xmp"), which
-digiKam, darktable, Immich and Lightroom Classic's helpers read. The photo itself is never touched.
+"""Writes labels as keywords into XMP side-car files beside the photos ("beach.jpg.xmp").
+
+digiKam, darktable, Immich and tools around Lightroom Classic read them. The photo itself is never touched.
 
     dc:subject                label and parent                  the keywords of IPTC Core; read by everything
     lr:hierarchicalSubject    indoor|bedroom                    Lightroom

@@ -1,8 +1,8 @@
-"""Sorting photos into folders by label. In: rows. Out: DIR/LABEL/PHOTO, as links, copies or moved files; and
-an undo file that names every step before it is taken.
+"""Sorts photos into folders by label, as links, copies or moved files, and takes that back.
 
-Nothing is ever overwritten: a name that is taken becomes "beach (2).jpg". Photos without an answer (errors)
-stay where they are. `undo` takes back only what is still as it was left.
+An undo file names every step before it is taken. Nothing is ever overwritten: a name that is taken becomes
+"beach (2).jpg". Photos without an answer (errors) stay where they are. `undo_sorting` takes back only what is
+still as it was left.
 """
 
 from __future__ import annotations

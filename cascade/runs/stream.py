@@ -1,8 +1,8 @@
-"""Classifying what was found, in order. In: `Found`s. Out: one `Item` for each, handed to a function.
+"""Classifies the photos that were found and hands over their rows in the same order.
 
-`Cascade.predict_many` takes paths and gives answers in the same order. Around it, this module keeps the
-places of what needs no answer: folders that could not be entered, and files whose content was answered
-already. Memory is bounded by `_WAITING` places, however long the run.
+`Cascade.predict_many` takes paths and gives answers in order. This module keeps the places of what needs no
+answer: folders that could not be entered, and files whose content has an answer already. Memory is bounded by
+`_WAITING` places, however long the run.
 """
 
 from __future__ import annotations

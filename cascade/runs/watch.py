@@ -1,5 +1,4 @@
-"""Watching folders. In: folders. Out: batches of photos, first those that are there, then those that arrive,
-each once it has stopped growing."""
+"""Watches folders, and yields the photos that are there, then those that arrive, once they stop growing."""
 
 from __future__ import annotations
 
