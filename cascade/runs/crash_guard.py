@@ -5,7 +5,7 @@ the process, would stop every continuation of its run too. While a run is at wor
 process and every photo that is begun; Python's faulthandler writes there as well when the process dies of
 SIGSEGV, SIGBUS, SIGABRT, SIGFPE or SIGILL. A run that ends by itself deletes the file. A run that finds it
 reads the photos that were begun and have no row alone, one after the other. The one that ends the process
-again is known: after one such try if a decoder crashed, after two if the process was killed from outside,
+again is known: after one such try if a decoder crashed, after three if the process was killed from outside,
 since `kill -9` and a lack of memory cannot be told apart. It gets a row that says so and is left alone.
 """
 
@@ -30,8 +30,9 @@ _log = logging.getLogger(__name__)
 
 #: Most photos that are read alone after a crash, should the folder have changed beyond recognition.
 _MOST_ALONE: Final = 2000
-#: Times that a process may be killed while it reads one photo alone.
-_KILLS: Final = 2
+#: Times that a process may be killed while it reads one photo alone. Fewer would blame photos for kills that
+#: only happened to hit them, as when a slow machine is restarted again and again.
+_KILLS: Final = 3
 #: The file begins anew after this many bytes.
 _MOST_BYTES: Final = 1 << 20
 _PID, _BEGUN, _ALONE, _TOGETHER = b"process ", b"begun ", b"alone ", b"together"

@@ -351,7 +351,7 @@ def audit(event, arguments):
     if event == "open" and isinstance(arguments[0], (str, bytes)) and arguments[2] & WRITING:
         print("wrote", os.fspath(arguments[0]), file=sys.stderr)
     elif event in CHANGING and not isinstance(arguments[0], int):  # a number is a file that was opened
-        print("wrote", arguments[0], file=sys.stderr)
+        print("wrote", arguments[1 if event == "os.rename" else 0], file=sys.stderr)
     elif event.startswith(("socket.", "subprocess.", "urllib.", "http.", "os.system", "os.exec")):
         print("reached out", event, file=sys.stderr)
 from cascade.cli.main import main
@@ -566,8 +566,8 @@ def test_a_photo_for_which_the_process_is_killed_is_set_aside(spawn, folder_runs
         codes.append(finish(process)[0])
         if codes[-1] >= 0:
             break
-    # Killed once among others, and twice alone.
-    assert codes == [-signal.SIGKILL] * 3 + [1]
+    # Killed once among others, and three times alone.
+    assert codes == [-signal.SIGKILL] * 4 + [1]
     found = rows(output)
     assert len(found) == len({row["path"] for row in found}) == 150
     failed = {Path(row["path"]).name: row["error"]["code"] for row in found if row["error"]}
