@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from cascade.errors import DataError
-from cascade.imaging.files import PHOTO_SUFFIXES
+from cascade.imaging.recognition import PHOTO_SUFFIXES
 
 __all__ = ["SPLITS", "Dataset", "Photo", "scan"]
 

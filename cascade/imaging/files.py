@@ -12,44 +12,29 @@ that loops end.
 """
 
 # Plain strings keep a path as the user wrote it ("./a//b"), and a million Path objects cost.
-# ruff: noqa: PTH100, PTH110, PTH112, PTH114, PTH116, PTH118, PTH122, PTH123
+# ruff: noqa: PTH100, PTH110, PTH112, PTH114, PTH116, PTH118, PTH122
 
 from __future__ import annotations
 
 import os
-import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from cascade.errors import UsageError
+from cascade.imaging.recognition import PHOTO_SUFFIXES, looks_like_photo
 from cascade.prediction import ErrorInfo
 
 __all__ = [
-    "PHOTO_SUFFIXES",
     "FindOptions",
     "Found",
     "find_changed",
     "find_photos",
     "look_at",
-    "looks_like_photo",
     "printable",
     "readable",
 ]
-
-#: Endings of photos, in lower case. `cascade.imaging.decoding` decides by content; this list only spares
-#: folder scans from opening every file.
-PHOTO_SUFFIXES: Final = frozenset(
-    (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".gif"),
-        *(".bmp", ".dib", ".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif"),
-    )
-)
-
-_READ_BYTES: Final = 32
-_ISO_BRANDS: Final = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,27 +211,6 @@ def _folder_error(error: OSError) -> ErrorInfo:
     if isinstance(error, FileNotFoundError):
         return ErrorInfo("not_found", "this folder vanished during the run")
     return ErrorInfo("unreadable", f"this folder cannot be read: {error.strerror or error}")
-
-
-def looks_like_photo(path: str) -> bool:
-    """Whether a regular file begins like an image of a format that cascade reads."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return False
-        with open(path, "rb") as file:
-            head = file.read(_READ_BYTES)
-    except (OSError, ValueError):
-        return False
-    return (
-        head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"))
-        or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-        or (head[4:8] == b"ftyp" and head[8:12] in _ISO_BRANDS)
-        # Two letters are little to go by; a BMP also has four reserved bytes of zero and a known header size.
-        or (head[:2] == b"BM" and head[6:10] == b"\0\0\0\0" and head[14:18] in _BMP_HEADERS)
-    )
-
-
-_BMP_HEADERS: Final = tuple(size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124))
 
 
 def readable(path: str | os.PathLike[str]) -> str:

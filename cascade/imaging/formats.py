@@ -13,6 +13,7 @@ from typing import BinaryIO, Final
 from PIL import Image, ImageFile
 
 from cascade.errors import ImageError
+from cascade.imaging.raw_photos import open_raw, raw_kind
 
 __all__ = ["FORMATS", "as_image_error", "identify", "reason"]
 
@@ -40,14 +41,13 @@ _UNSUPPORTED: Final = {
     b"8BPS": "a Photoshop document",
     b"%PDF": "a PDF",
     b"%!PS": "PostScript",
-    b"FUJIFILMCCD-RAW": "a Fujifilm raw file",
 }
 _DAMAGED: Final = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
 
 _Decoder = tuple[Callable[..., ImageFile.ImageFile], Callable[[bytes], bool | str]]
 
 
-def identify(file: BinaryIO) -> ImageFile.ImageFile:
+def identify(file: BinaryIO) -> Image.Image:
     """Open an image file by its content, whatever it is called; its pixels are not decoded yet.
 
     `Image.open` does the same, but it holds photos to a limit that is one for the whole process and
@@ -61,6 +61,9 @@ def identify(file: BinaryIO) -> ImageFile.ImageFile:
     head = file.read(32)
     if not head:
         raise ImageError("empty", "the file is empty")
+    kind = raw_kind(file, head)
+    if kind is not None:  # before Pillow, which would take a thumbnail in it for the photo
+        return open_raw(file, kind)
     try:
         for create, accept in _decoders():
             if accept(head) is True:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from cascade.errors import UsageError
-from cascade.imaging.files import FindOptions, find_photos, looks_like_photo, printable, readable
+from cascade.imaging.files import FindOptions, find_photos, printable, readable
+from cascade.imaging.recognition import looks_like_photo
 
 JPEG = b"\xff\xd8\xff\xe0" + b"\0" * 40
 
@@ -174,6 +175,8 @@ def test_very_deep_folders(tmp_path):
         (b"\0\0\0\x1cftypavif", True),
         (b"\0\0\0\x1cftypheic", True),
         (b"\0\0\0\x1cftypisom", False),
+        (b"\0\0\0\x18ftypcrx ", True),
+        (b"FUJIFILMCCD-RAW 0201", True),
         (b"BM\x36\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0", True),
         (b"BMW is a car, not a bitmap", False),
         (b"", False),
