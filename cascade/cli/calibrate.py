@@ -10,6 +10,7 @@ from cascade.cli.options import (
     bundle_option,
     command,
     label_map_option,
+    out_of_scope_option,
     promised_error_option,
     replace_option,
     training_extra,
@@ -20,7 +21,7 @@ __all__ = ["calibrate"]
 
 
 @command
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path), nargs=-1, required=True)
 @bundle_option
 @click.option(
     "--out",
@@ -33,18 +34,20 @@ __all__ = ["calibrate"]
 @click.option("--bundle-version", metavar="VERSION", help="Of the new bundle.  [default: 0.1.0]")
 @replace_option
 @label_map_option
+@out_of_scope_option
 @promised_error_option
 def calibrate(
-    data: Path,
+    data: tuple[Path, ...],
     bundle: Path | None,
     out: Path,
     name: str | None,
     bundle_version: str | None,
     label_map: tuple[str, ...],
+    out_of_scope: Path | None,
     max_error: float,
     replace: bool,
 ) -> None:
-    """Calibrate a bundle on the labelled photos below DATA, without training.
+    """Calibrate a bundle on the labelled photos below the folders DATA, without training.
 
     Probabilities and promises hold for photos like those that they were fitted on; a few hundred of your own
     make them yours. The networks stay as they are. DATA holds LABEL/FILE, with labels of the bundle (some may
@@ -63,5 +66,6 @@ def calibrate(
         version=bundle_version,
         max_error=max_error,
         label_map=parse_label_map(label_map),
+        out_of_scope=out_of_scope,
         replace_bundle=replace,
     )

@@ -25,6 +25,7 @@ __all__ = [
     "max_error_option",
     "model_options",
     "operating_point_option",
+    "out_of_scope_option",
     "promised_error_option",
     "quiet_option",
     "replace_option",
@@ -92,6 +93,17 @@ def ask_option(command: Command) -> Command:
         default="router",
         show_default=True,
         help="Which experts are asked: those that the router expects to help, none, or all.",
+    )(command)
+
+
+def out_of_scope_option(command: Command) -> Command:
+    """Add ``--out-of-scope``: photos that teach a bundle what it does not know."""
+    return click.option(
+        "--out-of-scope",
+        metavar="DIR",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Photos that are none of the labels, as KIND/FILE or train/KIND/FILE: the bundle answers photos "
+        "like them less often.",
     )(command)
 
 

@@ -11,6 +11,7 @@ from cascade.cli.options import (
     Choice,
     command,
     label_map_option,
+    out_of_scope_option,
     promised_error_option,
     replace_option,
     training_extra,
@@ -85,6 +86,7 @@ __all__ = ["train"]
 )
 @replace_option
 @label_map_option
+@out_of_scope_option
 @promised_error_option
 @click.option("--int8", is_flag=True, help="Also pack a faster int8 variant of every network.")
 def train(
@@ -101,6 +103,7 @@ def train(
     name: str | None,
     bundle_version: str,
     label_map: tuple[str, ...],
+    out_of_scope: Path | None,
     max_error: float,
     int8: bool,
     replace: bool,
@@ -146,6 +149,7 @@ def train(
         replace=replace,
         settings=changed,
         label_map=mapped,
+        out_of_scope=out_of_scope,
     )
 
 

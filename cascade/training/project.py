@@ -25,7 +25,7 @@ from cascade.training.overrides import override
 from cascade.training.progress import Report
 from cascade.training.recipe import Recipe, linked, load_recipes
 
-__all__ = ["Project", "choose_device", "open_project", "readable"]
+__all__ = ["Project", "choose_device", "open_project", "readable", "strangers_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,23 @@ def _check_splits(dataset: Dataset, labels: Iterable[str]) -> None:
             "needed; put more into the split 'calibration', or give LABEL/FILE with 6 photos or more of "
             "each label, and they are split for you"
         )
+
+
+def strangers_in(folder: Path, work: Path) -> Dataset:
+    """Find photos that are none of the labels: FOLDER/train/KIND/FILE, or all of FOLDER/KIND/FILE.
+
+    Args:
+        folder: the names of the kinds do not matter.
+        work: where it is remembered which photos cannot be read.
+
+    Raises:
+        DataError: when there is no photo.
+    """
+    found = readable(scan(folder), work / "out_of_scope")
+    photos = found.split("train") if (folder / "train").is_dir() else found.photos
+    if not photos:
+        raise DataError(f"{folder}: has no photos that are none of the labels; expected KIND/FILE below it")
+    return Dataset(found.folder, photos, found.dropped)
 
 
 def choose_device(wanted: str | None) -> torch.device:

@@ -20,7 +20,7 @@ from cascade.training.export.assemble import assemble
 from cascade.training.export.packaging import take_place
 from cascade.training.fit.network import fit
 from cascade.training.progress import Report, table_console
-from cascade.training.project import open_project
+from cascade.training.project import open_project, strangers_in
 from cascade.training.time_estimate import announce
 from cascade.training.tracking import Tracker
 
@@ -46,6 +46,7 @@ def train(
     settings: Mapping[str, Any] | None = None,
     replace: bool = False,
     label_map: Mapping[str, str] | None = None,
+    out_of_scope: Path | None = None,
 ) -> None:
     """Train every recipe and write a bundle.
 
@@ -65,6 +66,8 @@ def train(
         settings: dotted field -> value, for all recipes; see `cascade.training.overrides.override`.
         replace: whether a bundle at ``out`` may be replaced.
         label_map: name of a folder -> label that it stands for.
+        out_of_scope: folder of photos that are none of the labels, see
+            `cascade.training.project.strangers_in`.
 
     Raises:
         OutputError: at once, when something at ``out`` would be lost.
@@ -80,6 +83,7 @@ def train(
     project = open_project(
         data, recipes, work, only=only, device=device, settings=settings, label_map=label_map
     )
+    strangers = None if out_of_scope is None else strangers_in(out_of_scope, work)
     facts = {r.name: r.to_dict() for r in project.recipes}
     tracker = Tracker(wandb, config={"recipes": facts, "data": project.data.fingerprint()})
     with Report(tracker=tracker) as report:
@@ -111,6 +115,7 @@ def train(
             version=version,
             max_error=max_error,
             int8=int8,
+            out_of_scope=strangers,
         )
         take_place(bundle, out)
         manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ scope stage, promises of every budget, default operating point, label sets and t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +32,11 @@ from cascade.training.calibration.out_of_distribution import (
     METHOD,
     InScope,
     cross_fitted_scores,
+    mahalanobis,
     run_scope,
     scope_graph,
 )
+from cascade.training.calibration.outlier_exposure import Strangers, exposed
 from cascade.training.calibration.risk_control import default_point, fit_promise
 from cascade.training.calibration.sources import promised_collections, rows_of
 
@@ -74,7 +76,7 @@ def fit_guarantees(
     seed: int,
     max_error: float,
     metadata: Mapping[str, str],
-    sources: Sequence[str] = (),
+    strangers: Strangers | None = None,
 ) -> Guarantees:
     """Build everything that a bundle guarantees.
 
@@ -85,14 +87,10 @@ def fit_guarantees(
         seed: of the partitions.
         max_error: what the default operating point should promise.
         metadata: goes into the graph's metadata_props.
-        sources: of the N photos; empty if nothing is known about them.
+        strangers: photos that are none of the labels; None builds the scope stage without them.
     """
     fit, held_out = known.rows(calibration.fit_rows), known.rows(calibration.held_out_rows)
-    scope, limit, fit_scores, scores = _fit_scope(fit, held_out, seed, metadata)
-    fit_sources, held_out_sources = (
-        tuple(sources[row] for row in rows) if sources else ()
-        for rows in (calibration.fit_rows, calibration.held_out_rows)
-    )
+    scope, limit, fit_scores, scores = _fit_scope(fit, held_out, seed, metadata, strangers)
 
     def tested(asking: Asking) -> tuple[Promise | None, OperatingPoint, Judged]:
         judged = judge(asking.held_out_probabilities, held_out.targets, in_scope(scores, limit), tree)
@@ -101,8 +99,8 @@ def fit_guarantees(
             fitted,
             judged,
             groups={
-                name: (fitted.rows(rows_of(fit_sources, name)), judged.rows(rows_of(held_out_sources, name)))
-                for name in promised_collections(held_out_sources)
+                name: (fitted.rows(rows_of(fit.sources, name)), judged.rows(rows_of(held_out.sources, name)))
+                for name in promised_collections(held_out.sources)
             },
             max_error=max_error,
             cost_weight=asking.cost_weight,
@@ -120,7 +118,7 @@ def fit_guarantees(
     best = default.held_out_probabilities.argmax(1)
     counts = np.bincount(best, minlength=len(tree.labels))
     facts = {
-        "scope": None if scores is None else _kept(scores, limit),
+        "scope": None if scores is None else _kept(scores, limit, strangers),
         "promise": _describe(promise, point, judged),
     }
     return Guarantees(
@@ -143,21 +141,23 @@ def fit_guarantees(
 
 
 def _fit_scope(
-    fit: InScope, held_out: InScope, seed: int, metadata: Mapping[str, str]
+    fit: InScope, held_out: InScope, seed: int, metadata: Mapping[str, str], strangers: Strangers | None
 ) -> tuple[onnx.ModelProto | None, float | None, Scores | None, Scores | None]:
     """Return the scope stage, its threshold, and the scores of both parts; nothing with too few photos."""
     if len(fit.targets) < FEWEST_KNOWN:
         return None, None, None, None
-    scope = scope_graph(fit, metadata)
-    fit_scores = cross_fitted_scores(fit, seed)
+    add_score = mahalanobis if strangers is None else exposed(strangers)
+    scope = scope_graph(fit, metadata, add_score)
+    fit_scores = cross_fitted_scores(fit, seed, add_score)
     # Rounded upwards to what bundle.json says, before anything is tested with it.
     limit = math.ceil(float(np.quantile(fit_scores, KEPT)) * 1e6) / 1e6
     return scope, limit, fit_scores, run_scope(scope, held_out.logits, held_out.embedding)
 
 
-def _kept(scores: Scores, limit: float | None) -> dict[str, Any]:
+def _kept(scores: Scores, limit: float | None, strangers: Strangers | None) -> dict[str, Any]:
     kept = np.mean(in_scope(scores, limit))
-    return {"method": METHOD, "threshold": limit, "kept": round(float(kept), 4)}
+    method = METHOD if strangers is None else f"{METHOD}, energy and outlier exposure"
+    return {"method": method, "threshold": limit, "kept": round(float(kept), 4)}
 
 
 def _describe(promise: Promise | None, point: OperatingPoint, judged: Judged) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from sklearn.utils.extmath import randomized_svd
 
 from cascade.arrays import Float32s, Float64s, Floats, Ints
 from cascade.onnx_runtime import ort
+from cascade.training.calibration.stage_logits import places_of
 from cascade.training.export.decision_graphs import GraphBuilder
 
 __all__ = [
@@ -56,15 +57,22 @@ class InScope:
         logits: (N, L).
         embedding: (N, D).
         targets: (N,), columns of the right labels.
+        sources: of the N photos; empty if nothing is known about them.
     """
 
     logits: Floats
     embedding: Floats
     targets: Ints
+    sources: tuple[str, ...] = ()
 
     def rows(self, index: npt.NDArray[Any]) -> InScope:
         """Return a subset of the photos."""
-        return InScope(self.logits[index], self.embedding[index], self.targets[index])
+        return InScope(
+            self.logits[index],
+            self.embedding[index],
+            self.targets[index],
+            tuple(self.sources[place] for place in places_of(index)) if self.sources else (),
+        )
 
 
 #: Adds the nodes of a score to a graph and returns the name of its output, (N, 1).

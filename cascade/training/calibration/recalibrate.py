@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +30,7 @@ from cascade.training.calibration.cross_fitting import cut
 from cascade.training.export.finish_bundle import Draft, complete, data_facts
 from cascade.training.export.packaging import take_place
 from cascade.training.progress import Report
-from cascade.training.project import readable
+from cascade.training.project import readable, strangers_in
 
 __all__ = ["recalibrate"]
 
@@ -41,7 +41,7 @@ _FIRST_VERSION: Final = "0.1.0"
 
 def recalibrate(
     bundle: Path | None,
-    data: Path,
+    data: Path | Sequence[Path],
     out: Path,
     *,
     name: str | None = None,
@@ -49,26 +49,30 @@ def recalibrate(
     max_error: float = 0.15,
     replace_bundle: bool = False,
     label_map: Mapping[str, str] | None = None,
+    out_of_scope: Path | None = None,
 ) -> None:
     """Calibrate a bundle on other photos and write it as a new one.
 
     Args:
         bundle: folder; None is the shipped one.
-        data: labelled photos, see `cascade.evaluation.dataset.scan`. Of `DATA/LABEL/FILE` that the bundle has
-        never
-            seen, 15 % are set aside to measure and the rest calibrates; else the split `calibration` does.
+        data: folders of labelled photos, see `cascade.evaluation.dataset.scan`. Of `DATA/LABEL/FILE` that
+            the bundle has never seen, 15 % are set aside to measure and the rest calibrates; else the split
+            `calibration` does.
         out: folder of the new bundle.
         name: of the new bundle; the name of ``out`` if None.
         version: of the new bundle; 0.1.0 if None.
         max_error: see `cascade.training.run.train`.
         replace_bundle: whether a bundle at ``out`` may be replaced; it may be ``bundle`` itself.
         label_map: name of a folder -> label that it stands for.
+        out_of_scope: as for `cascade.training.run.train`.
 
     Raises:
         OutputError: at once, when something at ``out`` would be lost.
         BundleError: when the bundle is damaged.
         DataError: when photos are missing, too few, or labelled with what the bundle does not know.
     """
+    folders = [data] if isinstance(data, Path) else list(data)
+    named = " ".join(str(folder) for folder in folders)
     check_bundle_target(out, replace=replace_bundle)
     work = out.with_name(out.name + ".calibrate")  # not OUT.work, where a training keeps its checkpoints
     empty_scratch(work / "bundle")
@@ -76,22 +80,25 @@ def recalibrate(
     for stage in old.stages:
         for variant in (EXACT, *stage.variants):
             old.check_hash(stage.as_variant(variant))
-    dataset = readable(scan(data, label_map=label_map), work)
+    dataset = readable(scan(folders, label_map=label_map), work)
     unknown = sorted(set(dataset.labels) - set(old.tree.labels))
     if unknown:
         raise DataError(
-            f"{data}: the bundle does not know {', '.join(unknown)}; say what these folders stand for with "
+            f"{named}: the bundle does not know {', '.join(unknown)}; say what these folders stand for with "
             f"--label-map FOLDER=LABEL ({', '.join(old.tree.labels[:5])}, ...; see `cascade info`), or "
             "train one of your own"
         )
     fits = tuple(
-        photo for photo in dataset.photos if photo.split in _splits(old, data, dataset.fingerprint())
+        photo for photo in dataset.photos if photo.split in _splits(old, folders, dataset.fingerprint())
     )
     if len(fits) < _FEWEST:
-        raise DataError(f"{data}: has {len(fits)} photos to calibrate on; at least {_FEWEST} are needed")
+        raise DataError(f"{named}: has {len(fits)} photos to calibrate on; at least {_FEWEST} are needed")
     words, seed = _recipe(old.provenance)
     calibrated = {"cascade": cascade.__version__, "data": data_facts(dataset)}
     name, version = name or out.name, version or _FIRST_VERSION
+    strangers = None if out_of_scope is None else strangers_in(out_of_scope, work)
+    if strangers is not None:
+        calibrated["out_of_scope"] = data_facts(strangers)
     with Report() as report:
         report.line(f"{len(fits)} photos calibrate, {len(dataset.split('test'))} measure")
         folder = work / "bundle"
@@ -108,7 +115,15 @@ def recalibrate(
             _training(old.folder),
             seed,
         )
-        complete(folder, draft, fits, dataset.split("test"), report=report, max_error=max_error)
+        complete(
+            folder,
+            draft,
+            fits,
+            dataset.split("test"),
+            report=report,
+            max_error=max_error,
+            out_of_scope=strangers.photos if strangers else (),
+        )
         _, held_out = cut(np.array([old.tree.labels.index(photo.label) for photo in fits]), seed)
         judges = [fits[place] for place in held_out]
         before, after = (evaluate(Cascade(at, variant=EXACT), judges) for at in (old.folder, folder))
@@ -120,13 +135,14 @@ def recalibrate(
         (work / "unreadable.json").unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # whatever else is in there is not ours
             work.rmdir()
-        report.line(f"wrote {out}; measure it with: cascade evaluate {data} --bundle {out}")
+        report.line(f"wrote {out}; measure it with: cascade evaluate {folders[0]} --bundle {out}")
 
 
-def _splits(bundle: Bundle, data: Path, fingerprint: str) -> tuple[str, ...]:
+def _splits(bundle: Bundle, folders: Sequence[Path], fingerprint: str) -> tuple[str, ...]:
     """Return the splits that calibrate: never what the networks learned from."""
     learned = bundle.provenance.get("data", {}).get("fingerprint") == fingerprint
-    return ("calibration",) if learned or (data / "calibration").is_dir() else ("train", "calibration")
+    split = any((folder / "calibration").is_dir() for folder in folders)
+    return ("calibration",) if learned or split else ("train", "calibration")
 
 
 def _recipe(provenance: Mapping[str, Any]) -> tuple[dict[str, str], int]:

@@ -47,6 +47,7 @@ def assemble(
     version: str,
     max_error: float,
     int8: bool,
+    out_of_scope: Dataset | None = None,
 ) -> None:
     """Write a bundle into an empty folder.
 
@@ -60,6 +61,7 @@ def assemble(
         version: of the bundle.
         max_error: see `cascade.training.run.train`.
         int8: also pack an int8 variant of every image stage.
+        out_of_scope: photos that are none of the labels, for the scope stage.
     """
     general = recipes[0]
     takes = {r.name: stage_takes(r, general, networks) for r in recipes}
@@ -113,6 +115,7 @@ def assemble(
         "cascade": cascade.__version__,
         "recipes": {recipe.name: recipe.to_dict() for recipe in recipes},
         "data": data_facts(dataset),
+        **({"out_of_scope": data_facts(out_of_scope)} if out_of_scope else {}),
         "licence": general.card.get("licence", ""),
         "packages": {"torch": torch.__version__, "onnx": onnx.__version__, "pillow": PIL.__version__},
     }
@@ -135,6 +138,7 @@ def assemble(
         dataset.split("test"),
         report=report,
         max_error=max_error,
+        out_of_scope=out_of_scope.photos if out_of_scope else (),
     )
 
 

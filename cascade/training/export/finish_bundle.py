@@ -26,6 +26,7 @@ from cascade.labels import LabelTree
 from cascade.training.calibration.cross_fitting import calibrate
 from cascade.training.calibration.guarantees import fit_guarantees
 from cascade.training.calibration.out_of_distribution import InScope
+from cascade.training.calibration.outlier_exposure import Strangers
 from cascade.training.calibration.shortfalls import shortfalls
 from cascade.training.calibration.stage_logits import Outputs
 from cascade.training.export.bundle_documents import seal, write_documents
@@ -87,6 +88,7 @@ def complete(
     *,
     report: Report,
     max_error: float,
+    out_of_scope: Sequence[Photo] = (),
 ) -> None:
     """Fit arbiter, router, scope stage and promises, and write all that a bundle has beside its networks.
 
@@ -97,6 +99,7 @@ def complete(
         test_photos: measured at the end; may be empty.
         report: is told about progress.
         max_error: see `cascade.training.run.train`.
+        out_of_scope: photos that are none of the labels, for the scope stage.
     """
     tree, seed, name, version = draft.tree, draft.seed, draft.name, draft.version
     own = {expert.name: expert.labels[:-1] for expert in draft.experts}
@@ -105,12 +108,12 @@ def complete(
     meta = {"cascade.bundle": f"{name} {version}", "cascade.labels": json.dumps(list(tree.labels))}
     guarantees = fit_guarantees(
         calibration,
-        InScope(outputs.general, embedding, outputs.targets),
+        InScope(outputs.general, embedding, outputs.targets, outputs.sources),
         tree,
         seed=seed,
         max_error=max_error,
         metadata={**meta, "cascade.stage": "scope"},
-        sources=outputs.sources,
+        strangers=_strangers(folder, draft, out_of_scope, report) if out_of_scope else None,
     )
     arbiter = arbiter_graph(calibration.arbiter, tree.labels, own, {**meta, "cascade.stage": "arbiter"})
     stages: dict[str, Any] = {
@@ -177,28 +180,9 @@ def complete(
 
 
 def _outputs(folder: Path, draft: Draft, photos: Sequence[Photo], report: Report) -> tuple[Outputs, Float32s]:
-    """Run the image graphs on photos with the pipeline that prediction uses, every expert asked.
-
-    Returns the logits of every image stage and the general model's embedding, (N, D).
-    """
-    pipeline = Pipeline(folder, draft.general, draft.experts)
-
-    def run(batch: Sequence[Photo]) -> tuple[PreparedPhotos, StageOutputs | None]:
-        prepared = pipeline.prepare([photo.path for photo in batch])
-        return prepared, pipeline.run(prepared.inputs, ask="always") if prepared.positions else None
-
-    outputs: list[StageOutputs] = []
-    read: list[Photo] = []
-    done = 0
-    for prepared, out in map_batches(run, photos, workers=usable_cores(), batch_size=16):
-        for place, error, _ in prepared.failed:
-            report.line(
-                f"{photos[done + place].path}: does not calibrate, it cannot be read ({error.message})"
-            )
-        read += [photos[done + place] for place in prepared.positions]
-        outputs += [] if out is None else [out]
-        done += len(prepared.positions) + len(prepared.failed)
-        report.step("bundle", "outputs on calibration photos", done, len(photos))
+    """Return the logits of every image stage and the general model's embedding, (N, D)."""
+    what = "outputs on calibration photos"
+    read, outputs = _run(folder, draft, photos, "always", what, report)
     if not read:
         raise DataError("none of the photos to calibrate on can be read")
     columns = {label: column for column, label in enumerate(draft.tree.labels)}
@@ -210,3 +194,39 @@ def _outputs(folder: Path, draft: Draft, photos: Sequence[Photo], report: Report
     embedding = np.concatenate([out.embedding for out in outputs])
     targets = np.array([columns[photo.label] for photo in read])
     return Outputs(general, logits, targets, tuple(photo.source for photo in read)), embedding
+
+
+def _strangers(folder: Path, draft: Draft, photos: Sequence[Photo], report: Report) -> Strangers:
+    """Return what the general model gives for photos that are none of the labels."""
+    what = "outputs on photos out of scope"
+    read, outputs = _run(folder, draft, photos, "never", what, report)
+    if not read:
+        raise DataError("none of the photos out of scope can be read")
+    return Strangers(
+        np.concatenate([out.general_logits for out in outputs]),
+        np.concatenate([out.embedding for out in outputs]),
+        tuple(photo.source for photo in read),
+    )
+
+
+def _run(
+    folder: Path, draft: Draft, photos: Sequence[Photo], ask: str, what: str, report: Report
+) -> tuple[list[Photo], list[StageOutputs]]:
+    """Run the image graphs with the pipeline that prediction uses; photos that cannot be read are named."""
+    pipeline = Pipeline(folder, draft.general, draft.experts)
+
+    def run(batch: Sequence[Photo]) -> tuple[PreparedPhotos, StageOutputs | None]:
+        prepared = pipeline.prepare([photo.path for photo in batch])
+        return prepared, pipeline.run(prepared.inputs, ask=ask) if prepared.positions else None
+
+    outputs: list[StageOutputs] = []
+    read: list[Photo] = []
+    done = 0
+    for prepared, out in map_batches(run, photos, workers=usable_cores(), batch_size=16):
+        for place, error, _ in prepared.failed:
+            report.line(f"{photos[done + place].path}: left out, it cannot be read ({error.message})")
+        read += [photos[done + place] for place in prepared.positions]
+        outputs += [] if out is None else [out]
+        done += len(prepared.positions) + len(prepared.failed)
+        report.step("bundle", what, done, len(photos))
+    return read, outputs

@@ -1,0 +1,104 @@
+"""Builds the out-of-scope score from photos in scope and from strangers: photos that are none of the labels.
+
+Three scores are standardised and added, so that none of them has to notice everything:
+
+    mahalanobis   far from the photos of every label: things that are no scene at all
+    energy        - log sum exp of the logits (Liu et al. 2020, arXiv 2010.03759): no label fits
+    exposure      a logistic regression that tells strangers from photos in scope by the embedding (outlier
+                  exposure, Hendrycks et al. 2019, arXiv 1812.04606): places that the labels do not name
+
+Strangers are told from photos of their own sources where there are any, so that the source is no mark.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cascade.arrays import Float64s, Floats
+from cascade.training.calibration.out_of_distribution import (
+    AddScore,
+    InScope,
+    mahalanobis,
+    run_scope,
+    scope_graph,
+)
+from cascade.training.calibration.sources import collection_of
+from cascade.training.export.decision_graphs import GraphBuilder
+
+__all__ = ["Strangers", "exposed"]
+
+#: Directions of the embedding that the regression sees, and the inverse of its L2 penalty.
+_DIRECTIONS: Final = 256
+_STRENGTH: Final = 0.001
+#: Fewer photos of the same sources say too little about what is in scope.
+_LEAST: Final = 50
+_SEED: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Strangers:
+    """What the exported general model gives for M photos that are none of the labels.
+
+    Attributes:
+        logits: (M, L).
+        embedding: (M, D).
+        sources: of the M photos.
+    """
+
+    logits: Floats
+    embedding: Floats
+    sources: tuple[str, ...]
+
+
+def exposed(strangers: Strangers) -> AddScore:
+    """Return what adds the score to a graph; see the module."""
+
+    def add_score(g: GraphBuilder, known: InScope) -> str:
+        total = ""
+        for add in (mahalanobis, _energy, _exposure(strangers)):
+            values = run_scope(scope_graph(known, {}, add), known.logits, known.embedding)
+            middle, high = np.quantile(values, [0.5, 0.95])
+            shifted = g("Sub", add(g, known), g.constant(np.array([[middle]])))
+            part = g("Mul", shifted, g.constant(np.array([[1 / max(high - middle, 1e-6)]])))
+            total = g("Add", total, part) if total else part
+        return total
+
+    return add_score
+
+
+def _energy(g: GraphBuilder, known: InScope) -> str:
+    return g("Neg", g("ReduceLogSumExp", "general_logits", g.constant([1], np.int64), keepdims=1))
+
+
+def _exposure(strangers: Strangers) -> AddScore:
+    def add_score(g: GraphBuilder, known: InScope) -> str:
+        weights, bias = _regression(known, strangers)
+        return g(
+            "Add", g("MatMul", "embedding", g.constant(weights[:, None])), g.constant(np.array([[bias]]))
+        )
+
+    return add_score
+
+
+def _regression(known: InScope, strangers: Strangers) -> tuple[Float64s, float]:
+    """Return weights (D,) and bias of the log odds that a photo is a stranger."""
+    theirs = {collection_of(source) for source in strangers.sources}
+    same = np.array([collection_of(source) in theirs for source in known.sources], dtype=bool)
+    inside = known.embedding[same] if same.sum() >= _LEAST else known.embedding
+    x = np.concatenate([inside, strangers.embedding]).astype(np.float64)
+    y = np.repeat([0, 1], [len(inside), len(strangers.embedding)])
+    directions = min(_DIRECTIONS, x.shape[1], len(x) - 1)
+    scale, project = StandardScaler(), PCA(directions, random_state=_SEED)
+    model = LogisticRegression(C=_STRENGTH, max_iter=500, class_weight="balanced")
+    make_pipeline(scale, project, model).fit(x, y)
+    # The three steps are linear, so one vector does what they do.
+    weights = project.components_.T @ model.coef_[0] / scale.scale_
+    bias = float(model.intercept_[0] - project.mean_ @ project.components_.T @ model.coef_[0])
+    return weights, bias - float(scale.mean_ @ weights)
