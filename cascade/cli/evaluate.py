@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ __all__ = ["evaluate"]
 
 
 @command
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path), nargs=-1, required=True)
 @bundle_option
 @click.option(
     "--split",
@@ -76,7 +77,7 @@ __all__ = ["evaluate"]
 @label_map_option
 @quiet_option
 def evaluate(
-    data: Path,
+    data: tuple[Path, ...],
     bundle: Path | None,
     split: str,
     operating_point: str,
@@ -90,11 +91,13 @@ def evaluate(
     label_map: tuple[str, ...],
     quiet: bool,
 ) -> None:
-    """Measure a bundle on the labelled photos below DATA.
+    """Measure a bundle on the labelled photos below the folders DATA.
 
     Accuracy, group accuracy, NLL, Brier score and ECE of the general model alone, of the cascade, and of all
     experts always, side by side, each with its mean cost per photo. Then the share of wrong answers that is
-    promised, beside the one that is measured, on the photos as they are and under shift.
+    promised, beside the one that is measured, on the photos as they are and under shift; accuracy and changed
+    answers when the same photo comes from another camera; and accuracy by source, if a manifest*.csv beside
+    the photos names it.
 
     DATA holds LABEL/FILE, or {train,calibration,test}/LABEL/FILE; with --drift any photos, without labels.
     """
@@ -107,8 +110,7 @@ def evaluate(
         return
     from cascade.classifier import Cascade
     from cascade.evaluation.evaluate import evaluate_folder
-    from cascade.evaluation.guarantee_check import render_proof
-    from cascade.evaluation.report import prepare_report, render_table, write_report
+    from cascade.evaluation.report import prepare_report, write_report
 
     if report is not None:
         prepare_report(report)
@@ -125,12 +127,16 @@ def evaluate(
             progress=bar.update,
         )
         cascade = Cascade(
-            evaluation.bundle, operating_point=operating_point, max_error=max_error, budget=budget
+            evaluation.bundle,
+            operating_point=operating_point,
+            max_error=max_error,
+            budget=budget,
+            variant=variant,
         )
         proof = _prove(cascade, evaluation, shifted, bar)
     page = None if report is None else write_report(evaluation, report, proof)
-    text = render_table(evaluation) + "\n" + render_proof(proof)
-    _write(evaluation.to_dict() | proof.to_dict(), text, json_file)
+    facts, text = _found(evaluation, proof)
+    _write(facts, text, json_file)
     if page is not None and not quiet:
         click.echo(f"report: {page}", err=True)
 
@@ -150,7 +156,19 @@ def _prove(cascade: Cascade, evaluation: Evaluation, shifted: int, bar: CountBar
     )
 
 
-def _drift(data: Path, bundle: Path | None, json_file: Path | None, quiet: bool) -> None:
+def _found(evaluation: Evaluation, proof: Proof) -> tuple[dict[str, Any], str]:
+    """Return everything that was measured, as JSON and as text."""
+    from cascade.evaluation.guarantee_check import render_proof
+    from cascade.evaluation.report import render_table
+    from cascade.evaluation.sources import accuracy_by_source, render_sources
+
+    sources = accuracy_by_source(evaluation)
+    parts = [render_table(evaluation), *([render_sources(sources)] if sources else []), render_proof(proof)]
+    facts = evaluation.to_dict() | {"by_source": sources and sources.to_dict()} | proof.to_dict()
+    return facts, "\n".join(parts)
+
+
+def _drift(data: Sequence[Path], bundle: Path | None, json_file: Path | None, quiet: bool) -> None:
     from cascade.classifier import Cascade
     from cascade.guarantees.drift import check_drift
     from cascade.imaging.files import FindOptions, find_photos
@@ -159,7 +177,7 @@ def _drift(data: Path, bundle: Path | None, json_file: Path | None, quiet: bool)
     reference = cascade.bundle.reference
     if reference is None:
         raise UsageError(f"the bundle {cascade.bundle.name!r} has no reference to compare photos with")
-    photos = [found.path for found in find_photos([str(data)], FindOptions())]
+    photos = [found.path for found in find_photos([str(folder) for folder in data], FindOptions())]
     with CountBar(quiet=quiet) as bar:
         predictions = []
         for prediction in cascade.predict_many(photos):

@@ -90,7 +90,7 @@ def evaluate(
 
 
 def evaluate_folder(
-    data: Path,
+    data: Path | Sequence[Path],
     *,
     bundle: Path | None = None,
     split: str = "test",
@@ -105,7 +105,7 @@ def evaluate_folder(
 
     Args:
         data: DATA/{train,calibration,test}/LABEL/FILE, of which one split is taken, or DATA/LABEL/FILE, which
-            is taken whole.
+            is taken whole; or several such folders, all of one layout.
         bundle: folder of the bundle; None looks where `cascade.bundle.manifest.find_bundle` says.
         split: one of `cascade.evaluation.dataset.SPLITS`; without meaning for the second layout.
         operating_point: name of the bundle's operating point.
@@ -126,7 +126,9 @@ def evaluate_folder(
         bundle, operating_point=operating_point, max_error=max_error, budget=budget, variant=variant
     )
     dataset = scan(data, label_map=label_map)
-    return evaluate(cascade, _chosen(dataset, split), dropped=dataset.dropped, progress=progress)
+    folders = [data] if isinstance(data, Path) else list(data)
+    chosen = _chosen(dataset, folders, split)
+    return evaluate(cascade, chosen, dropped=dataset.dropped, progress=progress)
 
 
 def _run_batch(
@@ -221,9 +223,9 @@ def _upright_size(path: Path) -> tuple[int, int]:
         return (height, width) if image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8) else (width, height)
 
 
-def _chosen(dataset: Dataset, split: str) -> tuple[Photo, ...]:
-    """Return one split, or all photos if the folder has no splits: `scan` would invent them."""
-    present = [name for name in SPLITS if (dataset.folder / name).is_dir()]
+def _chosen(dataset: Dataset, folders: Sequence[Path], split: str) -> tuple[Photo, ...]:
+    """Return one split, or all photos if the folders have no splits: `scan` would invent them."""
+    present = [name for name in SPLITS if any((folder / name).is_dir() for folder in folders)]
     if not present:
         return dataset.photos
     photos = dataset.split(split)

@@ -4,6 +4,7 @@ beside the one that was measured, for the photos as they are and under shift, an
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +61,9 @@ class Kept:
         parents: share that got a broader label.
         unknown: share that got neither.
         out_of_scope: share that got neither because it is unlike everything known.
+        accuracy: share of photos whose most probable label is the right one.
+        changed: among the photos that get a label as they are, share whose most probable label is another
+            one after the change; nan if none gets one.
     """
 
     name: str
@@ -73,6 +77,8 @@ class Kept:
     parents: float
     unknown: float
     out_of_scope: float
+    accuracy: float
+    changed: float
 
     @property
     def broken(self) -> bool:
@@ -126,12 +132,13 @@ class Proof:
         rows = [asdict(row) | {"broken": row.broken} for row in self.rows]
         for row in rows:
             row["error"] = None if row["answered"] == 0 else row["error"]
+            row["changed"] = None if math.isnan(row["changed"]) else row["changed"]
         sets = [asdict(s) | {"worst_label": self.tree.labels[s.worst_label]} for s in self.sets]
         return {"promise": rows, "label_sets": sets}
 
 
-def kept(name: str, judged: Judged, point: OperatingPoint) -> Kept:
-    """Compare what an operating point promises with what it does."""
+def kept(name: str, judged: Judged, point: OperatingPoint, changed: float = 0.0) -> Kept:
+    """Compare what an operating point promises with what it does; the arguments are those of `Kept`."""
     counts = judged.counts(np.array([point.leaf_threshold]), np.array([point.parent_threshold]))
     answered, labels, wrong, outside = (int(values[0]) for values in counts)
     n = len(judged)
@@ -147,6 +154,8 @@ def kept(name: str, judged: Judged, point: OperatingPoint) -> Kept:
         parents=(answered - labels) / n,
         unknown=1 - answered / n,
         out_of_scope=outside / n,
+        accuracy=float(judged.leaf_right.mean()),
+        changed=changed,
     )
 
 
@@ -203,7 +212,10 @@ def prove(
     """
     tree, point = cascade.bundle.tree, cascade.operating_point
     inside = in_scope(scope_score, point.scope_threshold)
-    rows = [kept(AS_THEY_ARE, judge(probabilities, targets, inside, tree), point)]
+    judged = judge(probabilities, targets, inside, tree)
+    rows = [kept(AS_THEY_ARE, judged, point)]
+    before = np.asarray(probabilities.argmax(axis=1))
+    labelled = judged.inside & (judged.leaf >= point.leaf_threshold)
     places = np.unique(np.linspace(0, len(photos) - 1, min(shifted, len(photos))).round().astype(int))
     total, done = len(places) * len(SHIFTS), 0
     with ThreadPoolExecutor(cascade.workers, thread_name_prefix="cascade") as pool:
@@ -212,10 +224,13 @@ def prove(
             work = partial(_shifted, cascade, photos, targets, change)
             for chunk in pool.map(work, np.array_split(places, -(-len(places) // 16))):
                 parts.append(chunk)
-                done += len(chunk)
+                done += len(chunk[1])
                 if progress is not None:
                     progress(done, total)
-            rows.append(kept(name, _joined(parts), point))
+            after = np.concatenate([predicted for _, predicted in parts])
+            different = (after != before[places])[labelled[places]]
+            changed = float(different.mean()) if different.size else float("nan")
+            rows.append(kept(name, _joined([part for part, _ in parts]), point, changed))
     dial, sets = cascade.bundle.budget, cascade.bundle.label_sets
     if dial is not None and cascade.budget not in (None, dial.default):
         sets = None  # they were tested with the experts asked as by default
@@ -244,14 +259,22 @@ def render_proof(proof: Proof) -> str:
     """Return the figures as text of at most 100 columns, with a line feed at the end."""
     lines = textwrap.wrap(promise_text(proof), _WIDTH)
     title = f"{'photos':<22}  {'n':>5}  {'wrong %':>7}  {'95 %':>9}  {'answered %':>10}"
-    lines.append(f"{title}  {'label %':>7}  {'broader %':>9}  {'unknown %':>9}")
+    lines.append(f"{title}  {'label %':>7}  {'top-1 %':>7}  {'changed %':>9}")
     for row in proof.rows:
         error = f"{100 * row.error:.1f}" if row.answered else "-"
         low, high = (100 * end for end in row.interval)
         lines.append(
             f"{row.name:<22}  {row.photos:>5}  {error:>7}  {f'{low:.1f}–{high:.1f}':>9}  "
-            f"{100 * (1 - row.unknown):>10.1f}  {100 * row.labels:>7.1f}  {100 * row.parents:>9.1f}  "
-            f"{100 * row.unknown:>9.1f}" + ("  more than promised" if row.broken else "")
+            f"{100 * (1 - row.unknown):>10.1f}  {100 * row.labels:>7.1f}  {100 * row.accuracy:>7.1f}  "
+            f"{_percent(row.changed) if row is not proof.rows[0] else '':>9}"
+            + ("  broken" if row.broken else "")
+        )
+    if len(proof.rows) > 1:
+        lines += textwrap.wrap(
+            "answered: with a label or a broader one; changed: of the photos that get a label as they are, "
+            "those whose most probable label is another one after the change; broken: more of the answers "
+            "are wrong than promised",
+            _WIDTH,
         )
     for found in proof.sets:
         low, high = (100 * end for end in found.interval)
@@ -266,18 +289,23 @@ def render_proof(proof: Proof) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f}"
+
+
 def _shifted(
     cascade: Cascade,
     photos: Sequence[Photo],
     targets: Ints,
     change: Callable[[Image.Image], Image.Image],
     places: Ints,
-) -> Judged:
-    """Judge the photos at some places after a change."""
+) -> tuple[Judged, Ints]:
+    """Judge the photos at some places after a change; also return their most probable labels, (n,)."""
     changed = [change(load_image(photos[i].path, max_pixels=cascade.max_pixels)) for i in places]
     outputs = cascade.run_stages(cascade.prepare_photos(changed).inputs, ask="router")
     inside = in_scope(outputs.scope_score, cascade.operating_point.scope_threshold)
-    return judge(outputs.probabilities, targets[places], inside, cascade.bundle.tree)
+    judged = judge(outputs.probabilities, targets[places], inside, cascade.bundle.tree)
+    return judged, np.asarray(outputs.probabilities.argmax(axis=1))
 
 
 def _joined(parts: Sequence[Judged]) -> Judged:

@@ -113,7 +113,7 @@ def test_a_crooked_photo_has_no_empty_corners(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("name", SHIFTS)
 def test_the_smallest_photo_survives(name: str) -> None:
-    assert min(SHIFTS[name](Image.new("RGB", (1, 1))).size) == 1
+    assert min(SHIFTS[name](Image.new("RGB", (1, 1))).size) >= 1
 
 
 # --- the whole -------------------------------------------------------------------------------------------
@@ -139,6 +139,10 @@ def test_every_shift_is_measured(tiny_bundle: Path, labelled_folder: Path) -> No
     by_name = {row.name: row for row in proof.rows}
     assert by_name["grey"].unknown + by_name["grey"].error > by_name["blurred"].unknown + 0.3
     assert json.loads(json.dumps(proof.to_dict(), allow_nan=False))["promise"][0]["photos"] == 40
+    # Colour survives every other camera: accuracy and labels stay. Grey changes most labels.
+    assert by_name["128 px, JPEG 60"].changed < 0.1
+    assert by_name["128 px, JPEG 60"].accuracy > by_name["grey"].accuracy
+    assert by_name["grey"].changed > 0.5
     text = render_proof(proof)
     assert all(name in text for name in by_name)
     assert max(map(len, text.splitlines())) <= 100

@@ -22,6 +22,7 @@ from conftest import Ran
 
 from cascade import Cascade
 from cascade.errors import OutputError
+from cascade.evaluation.corruptions import SHIFTS
 from cascade.evaluation.dataset import scan
 from cascade.evaluation.evaluate import evaluate, evaluate_folder
 from cascade.evaluation.report import prepare_report, render_table, write_report
@@ -367,7 +368,7 @@ class TestPromise:
         text = (home / "report.html").read_text(encoding="utf-8")
         assert "Promised: at most 25.0% of the answers are wrong, with 95% confidence" in text
         rows = json.loads((home / "report.json").read_text(encoding="utf-8"))["promise"]
-        assert len(rows) == 7
+        assert len(rows) == 1 + len(SHIFTS)
         section = text[text.index('id="promise"') : text.index('id="routing"')]
         for row in rows:
             assert f"<td>{row['name']}</td>" in section

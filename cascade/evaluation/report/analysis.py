@@ -19,6 +19,7 @@ from cascade.bundle.manifest import Bundle
 from cascade.evaluation import calibration_metrics as reliability
 from cascade.evaluation import metrics
 from cascade.evaluation.results import WAYS, Evaluation
+from cascade.evaluation.sources import accuracy_by_source
 from cascade.labels import NOT_MINE, UNKNOWN
 from cascade.policy import REASONS
 
@@ -42,7 +43,8 @@ _CURVE_POINTS: Final = 200
 def analyse(evaluation: Evaluation) -> dict[str, Any]:
     """Return everything that the report shows; `Evaluation.to_dict` and then one key per section."""
     tree = evaluation.bundle.tree
-    sources = [photo.source or "unknown" for photo in evaluation.photos]
+    sources = [photo.collection or "unknown" for photo in evaluation.photos]
+    by_source = accuracy_by_source(evaluation)
     by_count = [name for name, _ in Counter(sorted(sources)).most_common()]
     confusion = metrics.confusion_matrix(evaluation.truth, evaluation.predicted(), len(tree.labels))
     return {
@@ -61,6 +63,7 @@ def analyse(evaluation: Evaluation) -> dict[str, Any]:
         "risk_coverage": {way: _risk_coverage(evaluation, way) for way in WAYS},
         "groups": _breakdown(evaluation, [tree.parent_of[p.label] for p in evaluation.photos], tree.parents),
         # Without a manifest there is one source, "unknown", and nothing to compare.
+        "by_source": by_source.to_dict() if by_source else None,
         "sources": _breakdown(evaluation, sources, by_count) if len(by_count) > 1 else [],
         "sizes": _breakdown(evaluation, _size_classes(evaluation), tuple(SIZES)),
         "routing": _routing(evaluation),

@@ -156,7 +156,7 @@ def _fit_scope(
 
 def _kept(scores: Scores, limit: float | None, strangers: Strangers | None) -> dict[str, Any]:
     kept = np.mean(in_scope(scores, limit))
-    method = METHOD if strangers is None else f"{METHOD}, energy and outlier exposure"
+    method = METHOD if strangers is None else f"{METHOD} and outlier exposure"
     return {"method": method, "threshold": limit, "kept": round(float(kept), 4)}
 
 

@@ -1,9 +1,8 @@
 """Builds the out-of-scope score from photos in scope and from strangers: photos that are none of the labels.
 
-Three scores are standardised and added, so that none of them has to notice everything:
+Two scores are brought to one scale, and the larger one counts, so that each notices what the other does not:
 
     mahalanobis   far from the photos of every label: things that are no scene at all
-    energy        - log sum exp of the logits (Liu et al. 2020, arXiv 2010.03759): no label fits
     exposure      a logistic regression that tells strangers from photos in scope by the embedding (outlier
                   exposure, Hendrycks et al. 2019, arXiv 1812.04606): places that the labels do not name
 
@@ -61,20 +60,15 @@ def exposed(strangers: Strangers) -> AddScore:
     """Return what adds the score to a graph; see the module."""
 
     def add_score(g: GraphBuilder, known: InScope) -> str:
-        total = ""
-        for add in (mahalanobis, _energy, _exposure(strangers)):
+        parts = []
+        for add in (mahalanobis, _exposure(strangers)):
             values = run_scope(scope_graph(known, {}, add), known.logits, known.embedding)
             middle, high = np.quantile(values, [0.5, 0.95])
             shifted = g("Sub", add(g, known), g.constant(np.array([[middle]])))
-            part = g("Mul", shifted, g.constant(np.array([[1 / max(high - middle, 1e-6)]])))
-            total = g("Add", total, part) if total else part
-        return total
+            parts.append(g("Mul", shifted, g.constant(np.array([[1 / max(high - middle, 1e-6)]]))))
+        return g("Max", *parts)
 
     return add_score
-
-
-def _energy(g: GraphBuilder, known: InScope) -> str:
-    return g("Neg", g("ReduceLogSumExp", "general_logits", g.constant([1], np.int64), keepdims=1))
 
 
 def _exposure(strangers: Strangers) -> AddScore:
