@@ -25,11 +25,11 @@ LONGER_FUNCTIONS = {
     "evaluation/evaluate.py:_compare": 61,
     "training/calibration/cross_fitting.py:calibrate": 61,
     "training/calibration/guarantees.py:fit_guarantees": 74,
-    "training/calibration/recalibrate.py:recalibrate": 82,
-    "training/export/assemble.py:assemble": 100,
-    "training/export/finish_bundle.py:complete": 94,
+    "training/calibration/recalibrate.py:recalibrate": 97,
+    "training/export/assemble.py:assemble": 104,
+    "training/export/finish_bundle.py:complete": 97,
     "training/fit/network.py:fit": 78,
-    "training/run.py:train": 86,
+    "training/run.py:train": 91,
 }
 
 

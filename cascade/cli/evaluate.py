@@ -93,11 +93,9 @@ def evaluate(
 ) -> None:
     """Measure a bundle on the labelled photos below the folders DATA.
 
-    Accuracy, group accuracy, NLL, Brier score and ECE of the general model alone, of the cascade, and of all
-    experts always, side by side, each with its mean cost per photo. Then the share of wrong answers that is
-    promised, beside the one that is measured, on the photos as they are and under shift; accuracy and changed
-    answers when the same photo comes from another camera; and accuracy by source, if a manifest*.csv beside
-    the photos names it.
+    Accuracy, calibration and cost of the general model alone, of the cascade, and of all experts always;
+    promised beside measured error, also when the same photo comes from another camera; and accuracy by
+    source, if a manifest*.csv beside the photos names it.
 
     DATA holds LABEL/FILE, or {train,calibration,test}/LABEL/FILE; with --drift any photos, without labels.
     """
@@ -135,8 +133,7 @@ def evaluate(
         )
         proof = _prove(cascade, evaluation, shifted, bar)
     page = None if report is None else write_report(evaluation, report, proof)
-    facts, text = _found(evaluation, proof)
-    _write(facts, text, json_file)
+    _write(*_found(evaluation, proof), json_file)
     if page is not None and not quiet:
         click.echo(f"report: {page}", err=True)
 
@@ -158,7 +155,7 @@ def _prove(cascade: Cascade, evaluation: Evaluation, shifted: int, bar: CountBar
 
 def _found(evaluation: Evaluation, proof: Proof) -> tuple[dict[str, Any], str]:
     """Return everything that was measured, as JSON and as text."""
-    from cascade.evaluation.guarantee_check import render_proof
+    from cascade.evaluation.guarantee_table import render_proof
     from cascade.evaluation.report import render_table
     from cascade.evaluation.sources import accuracy_by_source, render_sources
 

@@ -108,15 +108,13 @@ def train(
     int8: bool,
     replace: bool,
 ) -> None:
-    """Train a bundle on the labelled photos below the folders DATA.
+    """Train a bundle on DATA: LABEL/FILE, or {train,calibration,test}/LABEL/FILE, in one folder or several.
 
-    DATA holds LABEL/FILE, or {train,calibration,test}/LABEL/FILE. Given again, the same command goes on where
-    it was stopped. Needs: pip install 'cascade-vision[train]'
+    Given again, it goes on where it was stopped. Needs: pip install 'cascade-vision[train]'
     """
     if lr_study and sweep is not None:
         raise UsageError("--lr-study and --sweep are two things; give one of them")
-    explores = lr_study or sweep is not None
-    home = _work_folder(work, out, explores=explores)
+    home = _work_folder(work, out, explores=(explores := lr_study or sweep is not None))
     with training_extra("cascade train"):
         from cascade.training import run
         from cascade.training.overrides import parse_settings

@@ -13,7 +13,8 @@ from cascade import Cascade
 from cascade.evaluation.corruptions import SHIFTS
 from cascade.evaluation.dataset import scan
 from cascade.evaluation.evaluate import evaluate
-from cascade.evaluation.guarantee_check import AS_THEY_ARE, Kept, kept, prove, render_proof, sets_of
+from cascade.evaluation.guarantee_check import AS_THEY_ARE, Kept, kept, prove, sets_of
+from cascade.evaluation.guarantee_table import render_proof
 from cascade.evaluation.labelled_answers import judge
 from cascade.guarantees.conformal_sets import LabelSets
 from cascade.labels import LabelTree

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cascade.errors import MissingExtraError, OutputError
-from cascade.evaluation.guarantee_check import Proof, promise_text
+from cascade.evaluation.guarantee_check import Proof
+from cascade.evaluation.guarantee_table import promise_text
 from cascade.evaluation.metrics import Interval
 from cascade.evaluation.report.analysis import analyse, expert_says
 from cascade.evaluation.report.photo_csv import write_csv
