@@ -1,6 +1,4 @@
-"""The figures of a bundle. In: a bundle and labelled photos that it has never seen. Out: `measured` in its
-bundle.json, each figure with the command that prints it.
-"""
+"""Measures a finished bundle and writes the figures into its manifest, with the command that prints them."""
 
 from __future__ import annotations
 
@@ -16,6 +14,7 @@ from cascade.classifier import Cascade
 from cascade.evaluation.dataset import Photo
 from cascade.evaluation.evaluate import evaluate
 from cascade.evaluation.results import WAYS
+from cascade.evaluation.sources import accuracy_by_source
 
 __all__ = ["measure"]
 
@@ -42,6 +41,10 @@ def measure(
         "cascade_minus_general": _rounded(asdict(evaluation.difference("general", "cascade"))),
         "cascade_minus_always": _rounded(asdict(evaluation.difference("always", "cascade"))),
     }
+    by_source = accuracy_by_source(evaluation)
+    if by_source is not None:
+        rows = [_rounded(row) for row in by_source.to_dict()["sources"]]
+        measured["by_source"] = _rounded(by_source.to_dict()) | {"sources": rows}
     path = folder / MANIFEST
     manifest = json.loads(path.read_text(encoding="utf-8")) | {"measured": measured}
     path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

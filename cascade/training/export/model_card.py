@@ -65,8 +65,24 @@ def _measured(bundle: Bundle) -> list[str]:
         "",
         "ECE is that of 15 bins of equal mass; on so few photos a perfectly calibrated model shows "
         f"{floor:.1%} by chance.",
+        "",
+        *_by_source(measured.get("by_source")),
     ]
-    return [*lines, ""]
+    return lines
+
+
+def _by_source(found: Mapping[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    lines = ["| source | photos | top-1 (95 %) | general alone |", "|---|---|---|---|"]
+    for row in found["sources"]:
+        low, high = row["interval"]
+        worst = " (worst)" if row["source"] == found["worst"] else ""
+        lines.append(
+            f"| {row['source']}{worst} | {row['photos']} | {row['accuracy']:.1%} ({low:.1%} to {high:.1%}) | "
+            f"{row['general_accuracy']:.1%} |"
+        )
+    return [*lines, "", f"Mean over sources: {found['mean']:.1%}.", ""]
 
 
 def _calibration(metrics: Mapping[str, Any]) -> list[str]:
