@@ -1,4 +1,4 @@
-"""Every error that cascade raises on purpose. In: a fact about what went wrong. Out: an exception.
+"""The exceptions that cascade raises on purpose.
 
     CascadeError
     ├── UsageError           the call itself is wrong (an unknown option value, a wrong type)
@@ -6,7 +6,7 @@
     ├── ImageError           one photo cannot be read; carries one of the codes of IMAGE_ERROR_CODES
     ├── DataError            a data set for training or evaluation cannot be used
     ├── RecipeError          a recipe file is wrong
-    ├── OutputError          what was found out cannot be written
+    ├── OutputError          a result cannot be written
     └── MissingExtraError    a feature needs an optional dependency that is not installed
 
 A message says what is wrong, where, and what to do next.
@@ -68,7 +68,7 @@ class BundleError(CascadeError):
 
 
 class DataError(CascadeError):
-    """A data set for training or evaluation cannot be used as it is."""
+    """The labelled photos that were given cannot be used for training or evaluation."""
 
 
 class RecipeError(CascadeError):
@@ -80,7 +80,7 @@ class OutputError(CascadeError):
 
     @classmethod
     def writing(cls, where: object | None, error: OSError) -> OutputError:
-        """Say that writing failed in the middle, and that nothing written before is lost.
+        """Return the error for a write that failed; its message says that rows written before are safe.
 
         Args:
             where: the file; None is standard output, which cannot be continued.

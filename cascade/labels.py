@@ -1,4 +1,4 @@
-"""The label tree. In: leaf labels in the order of the probabilities, each with its parent. Out: lookups."""
+"""Holds the labels of a bundle and the broader label, the parent, of each."""
 
 from __future__ import annotations
 

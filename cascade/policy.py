@@ -1,8 +1,9 @@
-"""From probabilities to an answer. In: one row of calibrated probabilities, the label tree, an operating
-point and, if the bundle has one, the photo's scope score. Out: a `Decision`. A pure function; thresholds are
-data of the bundle, and the bundle's POLICY.md says the same for every other language.
+"""Turns the probabilities of one photo into an answer: a label, a broader label or "unknown".
 
-    1. "unknown", if the scope score is above `scope_threshold`: the photo is like nothing that was seen;
+The functions are pure. The thresholds come from the bundle, and its POLICY.md states the same rule for other
+programming languages. The first line that applies decides:
+
+    1. "unknown", if the scope score is above `scope_threshold`: the photo is unlike those of the training;
     2. else the most probable leaf, if its probability reaches `leaf_threshold`;
     3. else the most probable parent, if the sum of its leaves reaches `parent_threshold`;
     4. else "unknown".

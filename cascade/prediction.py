@@ -1,5 +1,4 @@
-"""What a prediction looks like. In: a decision and what every stage said. Out: `Prediction`, and its one JSON
-form, `Prediction.to_dict`, which every output uses."""
+"""Defines `Prediction`, the answer for one photo, and its JSON form, which every output uses."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ __all__ = ["ErrorInfo", "Opinion", "Prediction"]
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What one stage said on its own.
+    """The answer of one model on its own.
 
     Attributes:
         name: ``"general"`` or the expert's name.

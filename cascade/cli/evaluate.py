@@ -58,8 +58,8 @@ __all__ = ["evaluate"]
 @click.option(
     "--drift",
     is_flag=True,
-    help="DATA holds photos without labels: say whether the promise can still be trusted for them."
-    "  Needs: pip install 'cascade-vision[drift]'",
+    help="DATA holds photos without labels: say whether they differ from those that the promise was"
+    " tested on.  Needs: pip install 'cascade-vision[drift]'",
 )
 @click.option(
     "--report",

@@ -1,5 +1,4 @@
-"""Sets of labels that contain the right one with a given probability. In: one row of probabilities, the
-numbers of the bundle. Out: the labels of the set, the most probable first.
+"""Makes sets of labels that contain the right one with a given probability.
 
 Regularised adaptive prediction sets (RAPS: Angelopoulos, Bates, Jordan and Malik 2021, arXiv 2009.14193), in
 the form without random numbers, so that the same photo always gets the same set. With the labels of a photo
@@ -46,7 +45,7 @@ def set_scores(probabilities: Floats, penalty: float, free_ranks: int) -> tuple[
 
 @dataclass(frozen=True, slots=True)
 class LabelSets:
-    """The numbers that make sets.
+    """The thresholds from which label sets are made.
 
     Attributes:
         penalty: of the formula, 0 or more.

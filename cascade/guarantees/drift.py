@@ -1,17 +1,19 @@
-"""Has the world moved away from what the promise was made on? In: predictions of photos without labels, and
-the bundle's reference. Out: a `DriftReport` with a verdict of one line.
+"""Compares photos without labels with those that the bundle's promise was tested on, and reports differences.
 
-Four things are compared with the photos that the promise was tested on, each by a two-sample test of scipy:
+Four things are compared, each by a two-sample test of scipy:
 
     confidence    of the most probable leaf                   Kolmogorov-Smirnov
     strangeness   the scope score, a distance of embeddings   Kolmogorov-Smirnov
     deferral      share of photos shown to an expert          Fisher's exact test
     label mix     counts of the most probable leaf            chi-squared test of homogeneity
 
-Many photos make any difference significant, few make none; so a difference counts when it is significant
-after Holm's correction *and* large enough to matter (`MATTERS`). Predictions must come from the bundle whose
-reference is used, with experts asked by its router. Confidence and label are those of the best leaf, whatever
-the operating point.
+With many photos every difference is significant, with few photos none is; so a difference counts when it is
+significant after Holm's correction *and* large enough to matter (`MATTERS`). Finding none does not prove that
+there is none: with few photos a large difference can be missed, and errors can become more frequent without a
+change in any of the four. Only labelled photos show whether the promise holds.
+
+Predictions must come from the bundle whose reference is used, with experts asked by its router. Confidence
+and label are those of the most probable leaf, whatever the operating point.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from cascade.prediction import Prediction
 
 __all__ = ["FEWEST_PHOTOS", "LEVEL", "MATTERS", "DriftReport", "DriftTest", "Reference", "check_drift"]
 
-#: Below this many photos nothing is said.
+#: With fewer photos than this no test is made.
 FEWEST_PHOTOS: Final = 30
 #: Probability of raising a false alarm at all, over the four tests.
 LEVEL: Final = 0.01
@@ -46,7 +48,7 @@ _FEWEST_EXPECTED: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the photos looked like that the promise was tested on.
+    """Figures of the photos that the promise was tested on.
 
     Attributes:
         confidences: of the most probable leaf, one per photo, rising.
@@ -133,7 +135,10 @@ class DriftReport:
 
     @property
     def trusted(self) -> bool | None:
-        """Whether the promise should still be trusted; None if there are too few photos to tell."""
+        """False if a difference was found, True if none was, None if there are too few photos for the tests.
+
+        True is no proof that the promise holds; see the module's text.
+        """
         return not any(test.drifted for test in self.tests) if self.tests else None
 
     @property
@@ -141,16 +146,17 @@ class DriftReport:
         """One line for people."""
         if self.trusted is None:
             return (
-                f"{self.photos} photos are too few to tell whether the promise can be trusted; "
+                f"{self.photos} photos are too few to compare with those that the promise was tested on; "
                 f"{FEWEST_PHOTOS} are needed"
             )
         if self.trusted:
             return (
-                f"The promise can be trusted: {self.photos} photos look like the {self.reference_photos} "
-                "that it was tested on."
+                f"No drift was found: nothing that was compared differs enough between these {self.photos} "
+                f"photos and the {self.reference_photos} that the promise was tested on. "
+                "That does not prove that the promise holds here; labelled photos would show it."
             )
         why = "; ".join(f"{test.text} (p = {test.p_value:.1g})" for test in self.tests if test.drifted)
-        return f"The promise should not be trusted for these {self.photos} photos: {why}."
+        return f"Drift was found, so do not rely on the promise for these {self.photos} photos: {why}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -199,18 +205,15 @@ def check_drift(reference: Reference, predictions: Iterable[Prediction]) -> Drif
         text = f"{word} (median {now:.3g} instead of {was:.3g})"
         found.append((name, float(test.statistic), float(test.pvalue), text))
 
-    compare(
-        "confidence",
-        reference.confidences,
-        [row.top[0][1] for row in rows],
-        "the model is less sure",
-        "the model is surer",
-    )
+    sure = [row.top[0][1] for row in rows]
+    compare("confidence", reference.confidences, sure, "the model is less sure", "the model is surer")
     if reference.scope_scores:
         scores = [row.scope_score for row in rows if row.scope_score is not None]
         if len(scores) < len(rows):
             raise UsageError("predictions without scope scores are not from this bundle; classify again")
-        compare("strangeness", reference.scope_scores, scores, "photos are tamer", "photos are stranger")
+        compare(
+            "strangeness", reference.scope_scores, scores, "photos are more ordinary", "photos are stranger"
+        )
 
     n, m = len(rows), reference.photos
     deferred = sum(bool(row.experts) for row in rows)

@@ -1,5 +1,4 @@
-"""What a bundle promises about its errors. In: the curve that was tested when the bundle was made, and the
-share of wrong answers that a user accepts. Out: the operating point that keeps to it, or a refusal.
+"""Finds the operating point whose share of wrong answers stays below what a user accepts, or refuses.
 
 The promise, for a value of `max_error` that was chosen without looking at the curve: on photos like those of
 the calibration set, at most `max_error` of the *answered* photos are answered wrongly, whether the answer is

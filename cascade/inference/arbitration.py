@@ -1,5 +1,4 @@
-"""Feeds of the arbiter. In: the general model's logits and the logits of whoever was asked. Out: the named
-arrays that `arbiter.onnx` takes.
+"""Prepares the inputs of `arbiter.onnx` from the logits of the models that were asked.
 
 The graph itself is a weighted product of experts with temperatures ("logarithmic opinion pool", Genest and
 Zidek 1986), fitted by `cascade.training.calibration.arbiter`. Rows of an expert that was not asked are zero
@@ -23,7 +22,7 @@ def arbiter_feeds(
     asked: Bools,
     experts: Mapping[str, int],
 ) -> dict[str, Float32s]:
-    """Lay out what was said as the inputs of `arbiter.onnx`.
+    """Return the inputs of `arbiter.onnx` by name.
 
     Args:
         general_logits: (N, L).

@@ -1,4 +1,4 @@
-"""How many processor cores are ours. In: this process. Out: a number."""
+"""Counts the processor cores that this process may use."""
 
 from __future__ import annotations
 

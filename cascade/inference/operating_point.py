@@ -1,6 +1,4 @@
-"""Which operating point is used. In: a bundle and what the user asked for. Out: an `OperatingPoint` with the
-promise that covers it, or a refusal. A pure function.
-"""
+"""Chooses the operating point that fits what a user asks for, and the promise that covers it."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ __all__ = ["Choice", "choose_point"]
 
 
 class Choice(NamedTuple):
-    """What was chosen.
+    """An operating point and what comes with it.
 
     ``budget`` is the step of the dial that is used; None if the operating point was not chosen by budget.
     ``promise`` holds every promise that was tested with this way of asking; None if nothing was.

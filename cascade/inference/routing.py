@@ -1,8 +1,9 @@
-"""Whom to ask. In: the estimated gain of asking each expert and what each costs. Out: who is asked.
+"""Decides which experts are asked about a photo.
 
-`router.onnx` estimates the gain, log P(right label) after asking e minus now, from the general model's
-logits; this module only compares it with the price. Plain confidence is not enough when the models that
-follow are specialists: Jitkrittum et al. 2023, arXiv 2307.02764.
+`router.onnx` estimates from the general model's logits what asking expert e would add: log P(right label)
+with its answer minus without. Here that gain is compared with the expert's cost. The confidence of the
+general model alone is not enough when the models that follow are specialists: Jitkrittum et al. 2023, arXiv
+2307.02764.
 """
 
 from __future__ import annotations
