@@ -12,10 +12,10 @@ from cascade.errors import BundleError
 
 __all__ = ["NOT_MINE", "UNKNOWN", "LabelTree"]
 
-#: The answer when no label and no parent can be given.
+#: The answer when neither a label nor a parent is probable enough.
 UNKNOWN: Final = "unknown"
 
-#: What an expert says of a photo that none of its labels fits.
+#: The label with which an expert says that a photo shows none of its labels.
 NOT_MINE: Final = "not_mine"
 
 

@@ -35,14 +35,14 @@ REASONS: Final[dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """What decides between a label, a broader label and "unknown".
+    """The thresholds that decide between a label, a broader label and "unknown".
 
     Attributes:
         leaf_threshold: a leaf is answered when its probability is at least this, 0..1.
         parent_threshold: likewise for a parent, 0..1.
         cost_weight: an expert is asked when its gain exceeds ``cost_weight`` times its cost, where cost
             is in units of one run of the general model; 0 or more.
-        scope_threshold: a photo whose scope score is above this is "unknown"; None looks at no score.
+        scope_threshold: a photo whose scope score is above this is "unknown"; None ignores the score.
         max_error: share of wrong answers that is promised, see `cascade.guarantees.risk_control`; None
         promises nothing.
 
@@ -83,13 +83,13 @@ class OperatingPoint:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """An answer.
+    """The answer for one photo, and why it was given.
 
     Attributes:
         label: a leaf, a parent, or `cascade.labels.UNKNOWN`.
         parent: the parent of the label; the label itself if it is a parent; None if unknown.
-        confidence: the calibrated probability of the label; if unknown, of the most probable leaf,
-            which was not good enough or, out of scope, means nothing.
+        confidence: calibrated probability of the label, 0..1. If the label is unknown, that of the most
+            probable leaf; for a photo out of scope it has no meaning.
         reason: a key of `REASONS`.
     """
 
@@ -129,14 +129,14 @@ def in_scope(score: Any, threshold: float | None) -> Any:
     if threshold is None:
         return True if score is None else np.ones(np.shape(score), dtype=np.bool_)
     if score is None:
-        raise UsageError("this operating point needs the photo's scope score; hand over that of scope.onnx")
+        raise UsageError("this operating point needs the photo's scope score; pass the output of scope.onnx")
     return np.asarray(score) <= threshold
 
 
 def answer_kind(
     leaf_confidence: Any, parent_confidence: Any, inside: Any, leaf_threshold: Any, parent_threshold: Any
 ) -> npt.NDArray[np.str_]:
-    """Return the key of `REASONS` for confidences and thresholds: the rule itself, once, for any shapes.
+    """Return the key of `REASONS` that the confidences give; the one place where the rule is written.
 
     Args:
         leaf_confidence: of the most probable leaf.

@@ -20,7 +20,8 @@ class Opinion:
 
     Attributes:
         name: ``"general"`` or the expert's name.
-        label: its most probable label; `cascade.labels.NOT_MINE` if an expert disowned the photo.
+        label: its most probable label; `cascade.labels.NOT_MINE` if an expert says that the photo shows
+            none of its labels.
         confidence: probability of that label according to this stage alone, 0..1. Only the general
             model's is calibrated; an expert's is its plain softmax.
     """
@@ -57,16 +58,16 @@ class Prediction:
         confidence: calibrated probability of ``label``, 0..1; if unknown, of the best leaf.
         reason: a key of `cascade.policy.REASONS`.
         top: (label, probability) of the most probable leaves, best first.
-        general: what the general model alone said.
-        experts: what each expert that was asked said.
+        general: the answer of the general model alone.
+        experts: the answers of the experts that were asked.
         warnings: what was odd about the photo, ``"code: message"`` each; the codes are those of
             `cascade.errors.IMAGE_WARNING_CODES`.
         ms: milliseconds per stage and in total; in a batch, a stage's time is shared evenly among the
             photos that it ran on.
         label_set: if it was asked for, the labels that contain the right one with the wanted probability,
             the most probable first.
-        scope_score: how unlike everything known the photo is, in no unit; higher is stranger. None if the
-            bundle has no scope stage.
+        scope_score: how unlike the photos of the training it is, without a unit; higher is stranger. None if
+            the bundle has no scope stage.
 
     Raises:
         ValueError: when the fields contradict each other.

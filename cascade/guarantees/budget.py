@@ -1,8 +1,8 @@
 """Finds the operating point for a budget: the dial between speed and accuracy.
 
 A budget of b, 0..1, is b times the mean extra cost of asking wherever the router expects any gain. The dial
-has steps: each has its own price on asking, and thresholds and a risk bound that were tested with just that
-price, so that the bound holds for every budget. Between two steps, and above the last one, the lower one is
+has steps: each has its own ``cost_weight``, and thresholds and a risk bound that were tested with just that
+value, so that the bound holds for every budget. Between two steps, and above the last one, the lower one is
 taken: a bundle has no step that costs more than another one and gives no better answers.
 """
 
@@ -33,11 +33,11 @@ class BudgetPoint:
         accuracy: share of photos whose most probable label is right.
         nll: negative log likelihood, nats per photo.
         deferral_rate: share of photos about which any expert is asked.
-        operating_point: price on asking, and thresholds that were tested with it.
-        promise: every promise that was tested with this price; None if nothing can be promised.
+        operating_point: ``cost_weight``, and the thresholds that were tested with it.
+        promise: what was tested with this ``cost_weight``; None if nothing can be promised.
 
     Raises:
-        BundleError: when a value makes no sense, or the parts were tested with different prices.
+        BundleError: when a value makes no sense, or the parts have different values of ``cost_weight``.
     """
 
     budget: float
@@ -106,7 +106,7 @@ class BudgetCurve:
 
     Attributes:
         default: budget of the bundle's default operating point; one of the steps.
-        points: by rising budget, from 0; cost never falls, the price on asking never rises.
+        points: by rising budget, from 0; cost never falls, ``cost_weight`` never rises.
 
     Raises:
         BundleError: when the steps do not make a dial.

@@ -28,7 +28,7 @@ __all__ = ["LabelSets", "set_scores"]
 def set_scores(probabilities: Floats, penalty: float, free_ranks: int) -> tuple[Ints, Float64s]:
     """Return the labels of N photos by falling probability, and their scores, both (N, L).
 
-    Scores do not fall with the rank, so every set is a beginning of the order.
+    Scores never fall from rank to rank, so every set consists of the first labels of the order.
 
     Args:
         probabilities: (N, L).
@@ -50,7 +50,7 @@ class LabelSets:
     Attributes:
         penalty: of the formula, 0 or more.
         free_ranks: of the formula, 0 or more.
-        photos: how many the thresholds were taken from.
+        photos: number of photos that the thresholds were computed on.
         thresholds: by rising coverage, (coverage, threshold) with thresholds that never fall.
 
     Raises:

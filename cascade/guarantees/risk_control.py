@@ -20,7 +20,7 @@ __all__ = ["Promise", "PromisePoint"]
 
 
 class PromisePoint(NamedTuple):
-    """Thresholds that keep a promise."""
+    """The thresholds with which at most ``max_error`` of the answers is wrong."""
 
     max_error: float
     leaf_threshold: float
@@ -29,14 +29,14 @@ class PromisePoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """Every promise of a bundle.
+    """All shares of wrong answers that a bundle can promise, and the thresholds for each.
 
     Attributes:
         confidence: probability that a promise is kept, 0..1.
-        photos: how many the promises were tested on; they fitted nothing else.
+        photos: number of photos that the promises were tested on; nothing else was fitted on them.
         method: the test, in words.
-        cost_weight: when experts were asked; the promise covers no other way of asking.
-        scope_threshold: which photos were out of scope; None if the bundle has no scope stage.
+        cost_weight: that of the test; the promise holds only when experts are asked with it.
+        scope_threshold: that of the test; None if the bundle has no scope stage.
         curve: by rising ``max_error``, thresholds never rising. Between two points the lower one holds.
 
     Raises:
@@ -67,7 +67,7 @@ class Promise:
 
     @property
     def smallest(self) -> float:
-        """The smallest share of wrong answers that can be promised."""
+        """The smallest ``max_error`` that can be promised."""
         return self.curve[0].max_error
 
     def operating_point(self, max_error: float) -> OperatingPoint:

@@ -14,7 +14,9 @@ _CGROUP: Final = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cores(limit: Path = _CGROUP) -> int:
-    """Return how many cores this process may use, at least 1; masks and a container's limit count.
+    """Return how many cores this process may use, at least 1.
+
+    The affinity mask of the process and the CPU limit of its container are respected.
 
     Args:
         limit: file with the container's limit; where there is none, there is no limit.

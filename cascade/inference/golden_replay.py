@@ -23,7 +23,7 @@ __all__ = ["replay"]
 
 
 def replay(bundle: Bundle) -> tuple[str, ...]:
-    """Return what comes out otherwise than when the bundle was packed, in words; empty is well.
+    """Return the differences from when the bundle was packed, in words; empty if there are none.
 
     Bundles that were packed before decisions were stored have nothing to replay.
 

@@ -18,7 +18,7 @@ class Choice(NamedTuple):
     """An operating point and what comes with it.
 
     ``budget`` is the step of the dial that is used; None if the operating point was not chosen by budget.
-    ``promise`` holds every promise that was tested with this way of asking; None if nothing was.
+    ``promise`` holds what was tested with the same ``cost_weight``; None if nothing was.
     """
 
     point: OperatingPoint
