@@ -26,7 +26,8 @@ from cascade.evaluation.evaluate import evaluate
 from cascade.evaluation.metrics import paired_difference
 from cascade.training.export.assemble import floating_point_operations
 from cascade.training.fit.backbone import build
-from cascade.training.recipe import Backbone, Recipe, Schedule
+from cascade.training.recipe import Recipe
+from cascade.training.recipe_sections import Backbone, Schedule
 
 
 def operations(bundle: Bundle) -> float:

@@ -28,7 +28,8 @@ from cascade.training.fit.teacher import MOST_ITERATIONS, extractors, opinions_f
 from cascade.training.fit.training_step import Stepper
 from cascade.training.progress import Report
 from cascade.training.project import Project
-from cascade.training.recipe import Augmentation, Recipe
+from cascade.training.recipe import Recipe
+from cascade.training.recipe_sections import Augmentation
 
 __all__ = ["Estimate", "announce", "estimate", "in_words"]
 

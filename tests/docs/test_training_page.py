@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cascade.training.overrides import override
-from cascade.training.recipe import Augmentation, Backbone, Recipe, Schedule, Teacher
+from cascade.training.recipe import Recipe
+from cascade.training.recipe_sections import Augmentation, Backbone, Schedule, Teacher
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")

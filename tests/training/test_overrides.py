@@ -6,7 +6,8 @@ import pytest
 
 from cascade.errors import RecipeError, UsageError
 from cascade.training.overrides import override, parse_settings
-from cascade.training.recipe import Recipe, Teacher
+from cascade.training.recipe import Recipe
+from cascade.training.recipe_sections import Teacher
 
 RECIPE = Recipe(name="general", kind="general", labels={"a": "x", "b": "x"})
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cascade.errors import RecipeError
-from cascade.training.recipe import Augmentation, Backbone, Recipe, Schedule, Teacher, load_recipes
+from cascade.training.recipe import Recipe, load_recipes
+from cascade.training.recipe_sections import Augmentation, Backbone, Schedule, Teacher
 
 EXPERTS = Path(__file__).parents[2] / "experts"
 

@@ -31,7 +31,8 @@ from cascade.training.export.image_graph import export_stage
 from cascade.training.fit.backbone import build, load_backbone
 from cascade.training.fit.network import Fitted, fit
 from cascade.training.progress import Report
-from cascade.training.recipe import Backbone, Recipe, load_recipes
+from cascade.training.recipe import Recipe, load_recipes
+from cascade.training.recipe_sections import Backbone
 from cascade.training.run import train
 
 pytestmark = [

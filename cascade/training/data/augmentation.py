@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from cascade.imaging.preprocessing import INTERPOLATIONS, InputSpec
-from cascade.training.recipe import Augmentation
+from cascade.training.recipe_sections import Augmentation
 
 __all__ = ["random_view"]
 

@@ -26,7 +26,8 @@ from cascade.imaging.preprocessing import InputSpec, prepare
 from cascade.onnx_runtime import ort
 from cascade.training.data.augmentation import random_view
 from cascade.training.export.image_graph import export_graph
-from cascade.training.recipe import Augmentation, Recipe
+from cascade.training.recipe import Recipe
+from cascade.training.recipe_sections import Augmentation
 
 __all__ = [
     "WORKERS",

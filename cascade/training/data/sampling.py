@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.evaluation.dataset import Photo
-from cascade.training.recipe import Recipe, Schedule
+from cascade.training.recipe import Recipe
+from cascade.training.recipe_sections import Schedule
 
 __all__ = [
     "development_part",

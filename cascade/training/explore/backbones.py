@@ -1,4 +1,4 @@
-"""Which backbone earns its cost? In: photos and the names of backbones. Out: a table, a plot, JSON.
+"""Compares backbones by their frozen features.
 
 Frozen features of every photo, not augmented, and a logistic regression, fitted on `train` and measured on
 `calibration`; `test` is not looked at. It says which features are worth fine-tuning, not what fine-tuning
@@ -13,13 +13,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 import onnx
 import torch
 from rich.console import Console
-from rich.table import Table
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -31,16 +30,18 @@ from cascade.evaluation.dataset import Dataset, Photo, scan
 from cascade.evaluation.metrics import wilson_interval
 from cascade.imaging.preprocessing import InputSpec
 from cascade.inference.session import GraphSession
-from cascade.ownership import GENERATOR, PNG_MARK, check_file_target
+from cascade.ownership import GENERATOR, check_file_target
 from cascade.training.data.cached_views import cache_plain
+from cascade.training.explore.backbone_figures import Accuracy, Compared, plot, table
 from cascade.training.export.assemble import floating_point_operations
 from cascade.training.export.image_graph import export_stage
 from cascade.training.fit.backbone import Network, build, load_backbone
 from cascade.training.progress import Report
 from cascade.training.project import choose_device, readable
-from cascade.training.recipe import Backbone, Recipe, Schedule, load_recipes
+from cascade.training.recipe import Recipe, load_recipes
+from cascade.training.recipe_sections import Backbone, Schedule
 
-__all__ = ["Accuracy", "Candidate", "Compared", "compare"]
+__all__ = ["Candidate", "compare"]
 
 #: Inverse of the L2 penalty of the logistic regression, for features of variance one.
 _STRENGTH: Final = 0.003
@@ -74,42 +75,6 @@ class Candidate:
         if not name:
             raise UsageError(f"--backbones {text!r}: write NAME, NAME=WEIGHTS or NAME=WEIGHTS@PIXELS")
         return cls(name, weights or None, int(side) if side else None)
-
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """Share of right answers among the photos of one recipe's labels, with its 95 % interval (Wilson)."""
-
-    right: int
-    photos: int
-    accuracy: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """What one backbone showed.
-
-    Attributes:
-        name: of the timm model.
-        weights: where they come from.
-        side: pixels of the input.
-        parameters: of the backbone, without a classifier.
-        onnx_mb: size of the exported image stage in 10^6 bytes, as a bundle would hold it.
-        ms: median milliseconds per photo, onnxruntime on one thread.
-        cost: floating-point operations, relative to the first backbone.
-        accuracy: recipe -> how often it is right among that recipe's labels.
-    """
-
-    name: str
-    weights: str
-    side: int
-    parameters: int
-    onnx_mb: float
-    ms: float
-    cost: float
-    accuracy: dict[str, Accuracy]
 
 
 def compare(
@@ -163,8 +128,8 @@ def compare(
         "backbones": [asdict(row) for row in rows],
     }
     (out / "compare.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    _plot(rows, out / "compare.png")
-    console.print(_table(rows))
+    plot(rows, out / "compare.png")
+    console.print(table(rows))
     console.print(f"wrote {out / 'compare.json'} and {out / 'compare.png'}", soft_wrap=True)
     return tuple(rows)
 
@@ -254,65 +219,3 @@ def _milliseconds(sessions: Sequence[tuple[GraphSession, InputSpec]]) -> list[fl
             if done:  # the first run also makes room
                 spent.append(time.perf_counter() - started)
     return [1e3 * statistics.median(spent) for spent in seconds]
-
-
-def _table(rows: Sequence[Compared]) -> Table:
-    table = Table(title="frozen features and logistic regression, on calibration (95 % interval)")
-    table.add_column("backbone", overflow="fold")
-    for heading in ("px", "parameters", "ONNX", "ms/photo", "cost", *rows[0].accuracy):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(
-            row.name,
-            str(row.side),
-            f"{row.parameters / 1e6:.2f} M",
-            f"{row.onnx_mb:.1f} MB",
-            f"{row.ms:.2f}",
-            f"{row.cost:.2f}",
-            *(f"{a.accuracy:.1%} ({a.low:.1%} to {a.high:.1%})" for a in row.accuracy.values()),
-        )
-    return table
-
-
-def _plot(rows: Sequence[Compared], path: Path) -> None:
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
-
-    figure = Figure(figsize=(10.0, 4.4), layout="constrained")
-    axes: Any = figure.subplots(1, 2, sharey=True)
-    colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#777777")
-    for side, (title, of) in zip(
-        axes,
-        (
-            ("floating-point operations, the first = 1", lambda row: row.cost),
-            ("milliseconds per photo, one thread", lambda row: row.ms),
-        ),
-        strict=True,
-    ):
-        for number, column in enumerate(rows[0].accuracy):
-            found = [row.accuracy[column] for row in rows]
-            side.errorbar(
-                [of(row) for row in rows],
-                [a.accuracy for a in found],
-                yerr=[[a.accuracy - a.low for a in found], [a.high - a.accuracy for a in found]],
-                fmt="o",
-                color=colours[number % len(colours)],
-                capsize=3,
-                label=column,
-            )
-        for row in rows:
-            best = max(a.high for a in row.accuracy.values())
-            where = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
-            side.annotate(f"{row.name} {row.side}", (of(row), best), rotation=90, fontsize=8, **where)
-        side.set_xlabel(title)
-        side.grid(color="#e6e6e6")
-        side.margins(x=0.1, y=0.05)
-        side.set_xlim(left=0)  # twice as far to the right is twice as dear
-    low, high = axes[0].get_ylim()
-    axes[0].set_ylim(low, high + 0.7 * (high - low))  # room for the names
-    axes[0].set_yticks([tick for tick in axes[0].get_yticks() if low <= tick <= min(high, 1.0)])
-    axes[0].set_ylabel("accuracy on calibration")
-    axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False)
-    figure.savefig(path, dpi=150, metadata=PNG_MARK)

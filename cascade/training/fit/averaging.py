@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from cascade.training.recipe import Schedule
+from cascade.training.recipe_sections import Schedule
 
 __all__ = ["LAST", "Choice", "choose_weights", "decay_after", "explain", "warmed_up_average"]
 

@@ -20,7 +20,8 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from cascade.errors import RecipeError
-from cascade.training.recipe import Backbone, Recipe
+from cascade.training.recipe import Recipe
+from cascade.training.recipe_sections import Backbone
 
 __all__ = ["Network", "Normalize", "build", "load_backbone"]
 

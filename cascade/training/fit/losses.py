@@ -14,7 +14,7 @@ from functools import partial
 import torch
 
 from cascade.errors import RecipeError
-from cascade.training.recipe import Schedule
+from cascade.training.recipe_sections import Schedule
 
 __all__ = ["Loss", "cross_entropy", "focal", "make_loss"]
 

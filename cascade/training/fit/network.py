@@ -31,7 +31,8 @@ from cascade.training.fit.optimizer import parameter_groups, rate_factor
 from cascade.training.fit.teacher import soften, teacher_probabilities
 from cascade.training.fit.training_step import Stepper
 from cascade.training.progress import Report
-from cascade.training.recipe import Recipe, Schedule
+from cascade.training.recipe import Recipe
+from cascade.training.recipe_sections import Schedule
 
 __all__ = ["Fitted", "fit", "is_finished", "looked_at", "prepare_lesson", "target_of"]
 

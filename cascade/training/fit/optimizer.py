@@ -9,7 +9,7 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from cascade.training.fit.backbone import Network
-from cascade.training.recipe import Schedule
+from cascade.training.recipe_sections import Schedule
 
 __all__ = ["parameter_groups", "rate_factor"]
 

@@ -28,7 +28,8 @@ from sklearn.preprocessing import StandardScaler
 from cascade.evaluation.dataset import Photo
 from cascade.training.data.cached_views import cache_plain
 from cascade.training.fit.backbone import build
-from cascade.training.recipe import Backbone, Recipe, Schedule, Teacher
+from cascade.training.recipe import Recipe
+from cascade.training.recipe_sections import Backbone, Schedule, Teacher
 
 __all__ = [
     "MOST_ITERATIONS",

@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from cascade.training.fit.backbone import Network
 from cascade.training.fit.losses import make_loss
-from cascade.training.recipe import Schedule
+from cascade.training.recipe_sections import Schedule
 
 __all__ = ["Stepper"]
 

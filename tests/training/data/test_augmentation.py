@@ -11,7 +11,7 @@ pytest.importorskip("timm", reason="needs the extra `train`")
 
 from cascade.imaging.preprocessing import InputSpec
 from cascade.training.data.augmentation import random_view
-from cascade.training.recipe import Augmentation
+from cascade.training.recipe_sections import Augmentation
 
 pytestmark = pytest.mark.train
 

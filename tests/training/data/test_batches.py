@@ -12,7 +12,8 @@ pytest.importorskip("timm", reason="needs the extra `train`")
 
 from cascade.training.data.batches import Lesson, batches
 from cascade.training.data.cached_views import Views
-from cascade.training.recipe import Recipe, Schedule
+from cascade.training.recipe import Recipe
+from cascade.training.recipe_sections import Schedule
 
 pytestmark = pytest.mark.train
 

@@ -11,7 +11,8 @@ import pytest
 
 from cascade.evaluation.dataset import Photo
 from cascade.training.data.sampling import development_part, label_weights, learned_from, photos_of_epoch
-from cascade.training.recipe import Recipe, Schedule
+from cascade.training.recipe import Recipe
+from cascade.training.recipe_sections import Schedule
 
 LABELS = {"bar": "indoor", "attic": "indoor", "coast": "outdoor"}
 #: 80 bars, 15 attics, 5 coasts.

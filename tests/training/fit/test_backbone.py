@@ -13,7 +13,8 @@ pytest.importorskip("timm", reason="needs the extra `train`")
 from cascade.errors import RecipeError
 from cascade.imaging.preprocessing import InputSpec
 from cascade.training.fit.backbone import Network, backbone_file, build, save_backbone
-from cascade.training.recipe import Backbone, Recipe, Schedule, linked
+from cascade.training.recipe import Recipe, linked
+from cascade.training.recipe_sections import Backbone, Schedule
 
 pytestmark = pytest.mark.train
 

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="needs the extra `train`")
 
 from cascade.errors import RecipeError
 from cascade.training.fit.losses import cross_entropy, focal, make_loss
-from cascade.training.recipe import Schedule
+from cascade.training.recipe_sections import Schedule
 
 pytestmark = pytest.mark.train
 

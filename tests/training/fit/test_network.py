@@ -22,7 +22,8 @@ from cascade.training.fit import network as module
 from cascade.training.fit.averaging import decay_after, explain, warmed_up_average
 from cascade.training.fit.network import Fitted, fit, prepare_lesson
 from cascade.training.progress import Report
-from cascade.training.recipe import Augmentation, Backbone, Recipe, Schedule
+from cascade.training.recipe import Recipe
+from cascade.training.recipe_sections import Augmentation, Backbone, Schedule
 
 pytestmark = [
     pytest.mark.train,

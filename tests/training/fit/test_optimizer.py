@@ -12,7 +12,8 @@ pytest.importorskip("timm", reason="needs the extra `train`")
 from cascade.imaging.preprocessing import InputSpec
 from cascade.training.fit.backbone import Network, build
 from cascade.training.fit.optimizer import parameter_groups, rate_factor
-from cascade.training.recipe import Backbone, Recipe, Schedule
+from cascade.training.recipe import Recipe
+from cascade.training.recipe_sections import Backbone, Schedule
 
 pytestmark = pytest.mark.train
 

@@ -20,7 +20,8 @@ from sklearn.preprocessing import StandardScaler
 from cascade.evaluation.dataset import Photo
 from cascade.training.fit import teacher as module
 from cascade.training.fit.teacher import opinions, soften, teacher_probabilities
-from cascade.training.recipe import Recipe, Schedule, Teacher
+from cascade.training.recipe import Recipe
+from cascade.training.recipe_sections import Schedule, Teacher
 
 pytestmark = pytest.mark.train
 
