@@ -1,5 +1,4 @@
-"""Whether a confidence means what it says. In: the confidence of each answer, and whether it was right. Out:
-calibration errors, and what remains wrong when only the most confident photos are answered.
+"""Measures whether a confidence means what it says.
 
 Pure functions of arrays. Shapes: N photos, B bins, M distinct confidences.
 """

@@ -167,11 +167,7 @@ def _compare(
         way: choose_experts(gain, costs, point.cost_weight, mode)
         for way, mode in (("general", "never"), ("cascade", "router"), ("always", "always"))
     }
-    without = {}
-    for column, name in enumerate(names):
-        others = asked["cascade"].copy()
-        others[:, column] = False
-        without[name] = arbitrate(others)
+    without = {name: arbitrate(_leave_out(asked["cascade"], column)) for column, name in enumerate(names)}
     columns = {label: column for column, label in enumerate(bundle.tree.labels)}
     truth = np.array([columns[photo.label] for photo in photos], dtype=np.int64)
     curve = []
@@ -203,6 +199,13 @@ def _compare(
         curve=tuple(curve),
         scope_score=np.concatenate(scopes) if scopes else None,
     )
+
+
+def _leave_out(asked: Bools, column: int) -> Bools:
+    """Return who is asked, (N, E), if one expert is not."""
+    others = asked.copy()
+    others[:, column] = False
+    return others
 
 
 def _cost_weights(gain: Float32s, costs: Float64s) -> list[float]:

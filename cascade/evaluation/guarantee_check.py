@@ -1,6 +1,4 @@
-"""Is the promise kept? In: what a bundle says of labelled photos. Out: `Proof`: the error that was promised
-beside the one that was measured, for the photos as they are and under shift, and the same for label sets.
-"""
+"""Checks on labelled photos whether a bundle keeps its promises, as they are and under shift."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Answers to photos whose label is known. In: probabilities, right labels, who is in scope. Out: `Judged`,
-and counts of right and wrong answers for any thresholds."""
+"""Counts right and wrong answers to photos whose label is known, for any thresholds."""
 
 from __future__ import annotations
 

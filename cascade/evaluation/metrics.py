@@ -1,4 +1,4 @@
-"""How good answers are. In: probabilities or answers, and what was true. Out: figures and intervals.
+"""Computes how good answers are, with intervals.
 
 Pure functions of arrays; nothing here knows photos, bundles or files. Shapes: N photos, L labels. Whether a
 confidence means what it says is measured in `cascade.evaluation.calibration_metrics`. Every interval is at 95

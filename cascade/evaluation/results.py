@@ -1,4 +1,4 @@
-"""What an evaluation found. In: what every stage said of labelled photos. Out: `Evaluation`, and its figures.
+"""Holds what an evaluation found, and its figures.
 
 Three ways are compared: the general model alone, the cascade, and all experts always.
 """

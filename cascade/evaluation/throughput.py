@@ -1,6 +1,4 @@
-"""How fast a classifier is on given photos. In: classifiers that differ in one thing each, photos. Out: a
-`Speed` for each of them, measured in turns, so that what else the machine does hits all alike.
-"""
+"""Measures how fast classifiers are on given photos, in turns, so that other load hits all alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training, calibration and export. In: a folder of labelled photos and recipes. Out: a bundle.
+"""Trains, calibrates and exports bundles.
 
     recipe    a TOML file -> a validated `Recipe`
     augment   one photo -> a random view of it

@@ -1,4 +1,4 @@
-"""Recipe fields from the command line. In: ``train.epochs=3``. Out: recipes with that field changed."""
+"""Changes fields of recipes from the command line."""
 
 from __future__ import annotations
 

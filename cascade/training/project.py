@@ -1,4 +1,4 @@
-"""What every training command starts from. In: folders, options. Out: recipes, readable photos, a device."""
+"""Reads the recipes and finds the photos and the device that every training command starts from."""
 
 from __future__ import annotations
 

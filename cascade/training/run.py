@@ -1,4 +1,4 @@
-"""`cascade train`, from photos and recipes to a bundle. In: two folders. Out: a third.
+"""Trains a bundle from labelled photos and recipes, or explores what to train.
 
     scan -> say how long it takes -> fit every recipe -> assemble the bundle
 
@@ -16,11 +16,11 @@ from cascade.bundle.manifest import MANIFEST
 from cascade.ownership import check_bundle_target, empty_scratch
 from cascade.training.explore.learning_rate import study_project
 from cascade.training.explore.sweep import Sweep, run_sweep
-from cascade.training.export.assemble import assemble
+from cascade.training.export.assemble import BundleOptions, assemble
 from cascade.training.export.packaging import take_place
-from cascade.training.fit.network import fit
+from cascade.training.fit.network import Fitted, fit
 from cascade.training.progress import Report, table_console
-from cascade.training.project import open_project, strangers_in
+from cascade.training.project import Project, open_project, strangers_in
 from cascade.training.time_estimate import announce
 from cascade.training.tracking import Tracker
 
@@ -66,61 +66,63 @@ def train(
         settings: dotted field -> value, for all recipes; see `cascade.training.overrides.override`.
         replace: whether a bundle at ``out`` may be replaced.
         label_map: name of a folder -> label that it stands for.
-        out_of_scope: folder of photos that are none of the labels, see
-            `cascade.training.project.strangers_in`.
+        out_of_scope: folder of other photos, see `cascade.training.project.strangers_in`.
 
     Raises:
         OutputError: at once, when something at ``out`` would be lost.
-        DataError: when photos are missing or unusable.
-        RecipeError: when a recipe is wrong.
-        UsageError: when ``only`` names no recipe or the device does not exist.
+        DataError, RecipeError, UsageError: see `cascade.training.project.open_project`.
     """
     work = work or out.with_name(out.name + ".work")
-    bundle = work / "bundle"
     if not only:
         check_bundle_target(out, replace=replace)
-        empty_scratch(bundle)
+        empty_scratch(work / "bundle")
     project = open_project(
         data, recipes, work, only=only, device=device, settings=settings, label_map=label_map
     )
     strangers = None if out_of_scope is None else strangers_in(out_of_scope, work)
-    facts = {r.name: r.to_dict() for r in project.recipes}
-    tracker = Tracker(wandb, config={"recipes": facts, "data": project.data.fingerprint()})
-    with Report(tracker=tracker) as report:
+    options = BundleOptions(name or out.name, version, max_error, int8, strangers)
+    with Report(tracker=_tracker(project, wandb)) as report:
         project.introduce(report)
         announce(project, report)
-        networks = {
-            recipe.name: fit(
-                recipe,
-                project.data,
-                work,
-                device=project.device,
-                report=report,
-                views=project.views,
-                teacher_seed=project.teacher_seed,
-            )
-            for recipe in project.chosen
-        }
+        networks = _fit_chosen(project, report)
         if only:
             report.line(f"trained {', '.join(networks)}; run again without --only for a bundle")
             return
-        bundle.mkdir(parents=True)
-        assemble(
-            bundle,
-            project.recipes,
-            networks,
-            project.data,
-            report=report,
-            name=name or out.name,
-            version=version,
-            max_error=max_error,
-            int8=int8,
-            out_of_scope=strangers,
-        )
-        take_place(bundle, out)
-        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-        tracker.bundle(out, name or out.name, version, manifest["measured"])
+        _write_bundle(out, project, networks, options, report)
         report.line(f"wrote {out}; measure it with: cascade evaluate {_first(data)} --bundle {out}")
+
+
+def _tracker(project: Project, wandb: str) -> Tracker:
+    facts = {recipe.name: recipe.to_dict() for recipe in project.recipes}
+    return Tracker(wandb, config={"recipes": facts, "data": project.data.fingerprint()})
+
+
+def _fit_chosen(project: Project, report: Report) -> dict[str, Fitted]:
+    """Train the networks of the chosen recipes, or read those that are finished."""
+    return {
+        recipe.name: fit(
+            recipe,
+            project.data,
+            project.work,
+            device=project.device,
+            report=report,
+            views=project.views,
+            teacher_seed=project.teacher_seed,
+        )
+        for recipe in project.chosen
+    }
+
+
+def _write_bundle(
+    out: Path, project: Project, networks: Mapping[str, Fitted], options: BundleOptions, report: Report
+) -> None:
+    """Make the bundle in the working folder, move it to ``out`` and log it."""
+    scratch = project.work / "bundle"
+    scratch.mkdir(parents=True)
+    assemble(scratch, project.recipes, networks, project.data, options=options, report=report)
+    take_place(scratch, out)
+    manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    report.tracker.bundle(out, options.name, options.version, manifest["measured"])
 
 
 def explore(

@@ -1,4 +1,4 @@
-"""How long will training take? In: a project. Out: seconds per recipe, measured on a few photos and steps.
+"""Estimates how long training each recipe will take, from a few photos and steps.
 
 Draws from generators of its own and trains a network that is thrown away, so results do not change.
 """

@@ -1,4 +1,4 @@
-"""Weights & Biases. In: metrics, answers, a bundle. Out: a run, offline or in an account, if asked.
+"""Logs a training to Weights & Biases, if asked.
 
 wandb is imported only when it is switched on.
 """

@@ -1,4 +1,4 @@
-"""An evaluation that people read. In: an `Evaluation`. Out: a table for a terminal; a page, JSON and CSV.
+"""Shows an evaluation to people.
 
 The table needs nothing but the light install; the page needs the extra `report`.
 """

@@ -1,4 +1,4 @@
-"""What is worth saying about an evaluation. In: an `Evaluation`. Out: plain values, ready for JSON.
+"""Computes what a report says about an evaluation, as plain values.
 
 The page shows nothing that is not computed here. Shares are 0..1, intervals are [low, high] at 95 %, and what
 is undefined (the precision of a label that was never given) is None. Lists of photos are positions in

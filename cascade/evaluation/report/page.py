@@ -1,4 +1,4 @@
-"""The report of an evaluation. In: an `Evaluation`. Out: a folder with one page, the JSON behind it, one CSV.
+"""Writes the report of an evaluation: a page, the figures as JSON and one CSV.
 
     report.html   self-contained: plots are inside, and so are small copies of the example photos
     report.json   every figure of the page, see `cascade.evaluation.report.analysis`

@@ -1,4 +1,4 @@
-"""One row per photo. In: an `Evaluation`. Out: the rows of a CSV, unreadable photos among them."""
+"""Returns one CSV row per photo of an evaluation, unreadable photos among them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Plots of an evaluation. In: what `cascade.evaluation.report.analysis.analyse` returns. Out: SVG text, one
-per plot.
+"""Draws the plots of an evaluation as SVG.
 
 Needs matplotlib, so it is imported only when a page is written. The figures are built without pyplot and its
 global state, with the text left as text, so that a page stays small and can be searched.

@@ -1,4 +1,4 @@
-"""An evaluation for a terminal. In: an `Evaluation`. Out: text, the ways side by side."""
+"""Shows an evaluation in a terminal, the ways side by side."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Fitting the arbiter. In: what everybody said of labelled photos. Out: the numbers of `arbiter.onnx`, and
-the probabilities that it gives, also cross-fitted. Its formula stands in
-`cascade.training.export.decision_graphs`.
-"""
+"""Fits the arbiter; its formula stands in `cascade.training.export.decision_graphs`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers of label sets. In: calibrated probabilities of photos with known labels. Out: `LabelSets`.
+"""Fits the thresholds of label sets.
 
 Split conformal prediction with the score of `cascade.guarantees.conformal_sets`: the threshold of a coverage
 is the

@@ -1,5 +1,4 @@
-"""Calibration. In: what the exported graphs say of the calibration photos. Out: arbiter and router, and what
-they say of photos that had no part in them.
+"""Fits arbiter and router, and says what they give for photos that had no part in the fit.
 
 The split `calibration` is cut in two, stratified by label:
 
@@ -127,7 +126,7 @@ def calibrate(
         return Asking(budget, cost_weight, figures, probabilities, said, held_out_asked)
 
     nobody, nobody_held_out = (
-        np.zeros((photos, len(experts)), dtype=np.bool_) for photos in (n, len(held_out_rows))
+        np.zeros((len(rows), len(experts)), np.bool_) for rows in (fit_rows, held_out_rows)
     )
     never = ask(0.0, 0.0, nobody, nobody_held_out)
     facts: dict[str, Any] = {
@@ -139,10 +138,9 @@ def calibrate(
         return Calibration(arbiter, None, fit_rows, held_out_rows, never, (), facts)
     router, gain = fit_router(fit, tree, experts, arbiter.temperature, folds, answers)
     held_out_gain = expected_gain(router, held_out, tree, experts)
-    weights = dict(zip(BUDGETS, cost_weights(gain, prices), strict=True))
     dial = tuple(
         ask(budget, weight, gain > weight * prices, held_out_gain > weight * prices)
-        for budget, weight in weights.items()
+        for budget, weight in zip(BUDGETS, cost_weights(gain, prices), strict=True)
     )
     always = ask(1.0, 0.0, ~nobody, ~nobody_held_out).figures
     default = dial[choose_default([step.figures for step in dial], never.figures, always)]
@@ -150,10 +148,14 @@ def calibrate(
     facts["router"] = {
         "never": never.figures,
         "always": always,
-        "chosen": {"budget": default.budget, "cost_weight": default.cost_weight, **default.figures},
-        "curve": [{"budget": step.budget, "cost_weight": step.cost_weight, **step.figures} for step in dial],
+        "chosen": _described(default),
+        "curve": [_described(step) for step in dial],
     }
     return Calibration(arbiter, router, fit_rows, held_out_rows, default, dial, facts)
+
+
+def _described(step: Asking) -> dict[str, float]:
+    return {"budget": step.budget, "cost_weight": step.cost_weight, **step.figures}
 
 
 def describe(probabilities: Float64s, targets: Ints) -> dict[str, float]:

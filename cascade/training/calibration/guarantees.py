@@ -1,15 +1,14 @@
-"""Everything that a bundle guarantees. In: what the calibrated stages say of the calibration photos. Out:
-scope stage, promises of every budget, default operating point, label sets and the reference for drift.
+"""Fits everything that a bundle guarantees, and the scope stage.
 
-    fit part    builds the scope stage and its threshold (cross-fitted), decides how promises are tested,
-                tunes label sets
-    held out    tests promises, gives the thresholds of label sets, and is the reference
+fit part    builds the scope stage and its threshold (cross-fitted), decides how promises are tested,
+            tunes label sets
+held out    tests promises, gives the thresholds of label sets, and is the reference
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,10 +97,7 @@ def fit_guarantees(
         promise = fit_promise(
             fitted,
             judged,
-            groups={
-                name: (fitted.rows(rows_of(fit.sources, name)), judged.rows(rows_of(held_out.sources, name)))
-                for name in promised_collections(held_out.sources)
-            },
+            groups=_by_collection(fitted, fit.sources, judged, held_out.sources),
             max_error=max_error,
             cost_weight=asking.cost_weight,
             scope_threshold=limit,
@@ -113,10 +109,7 @@ def fit_guarantees(
     steps = []
     for asking in calibration.dial:
         own, own_point, _ = (promise, point, judged) if asking is default else tested(asking)
-        figures = {name: asking.figures[name] for name in ("mean_cost", "accuracy", "nll", "deferral_rate")}
-        steps.append(BudgetPoint(asking.budget, **figures, operating_point=own_point, promise=own))
-    best = default.held_out_probabilities.argmax(1)
-    counts = np.bincount(best, minlength=len(tree.labels))
+        steps.append(_budget_point(asking, own, own_point))
     facts = {
         "scope": None if scores is None else _kept(scores, limit, strangers),
         "promise": _describe(promise, point, judged),
@@ -130,13 +123,35 @@ def fit_guarantees(
             (default.fit_probabilities, fit.targets),
             (default.held_out_probabilities, held_out.targets),
         ),
-        reference=Reference(
-            confidences=_sorted(default.held_out_probabilities.max(1)),
-            scope_scores=() if scores is None else _sorted(scores),
-            labels={label: int(count) for label, count in zip(tree.labels, counts, strict=True)},
-            deferred=int(default.held_out_asked.any(1).sum()),
-        ),
+        reference=_reference(default, scores, tree),
         facts=facts,
+    )
+
+
+def _by_collection(
+    fitted: Judged, fit_sources: Sequence[str], judged: Judged, held_out_sources: Sequence[str]
+) -> dict[str, tuple[Judged, Judged]]:
+    """Return the answers of both parts for every collection of photos that gets a promise of its own."""
+    return {
+        name: (fitted.rows(rows_of(fit_sources, name)), judged.rows(rows_of(held_out_sources, name)))
+        for name in promised_collections(held_out_sources)
+    }
+
+
+def _budget_point(asking: Asking, promise: Promise | None, point: OperatingPoint) -> BudgetPoint:
+    figures = {name: asking.figures[name] for name in ("mean_cost", "accuracy", "nll", "deferral_rate")}
+    return BudgetPoint(asking.budget, **figures, operating_point=point, promise=promise)
+
+
+def _reference(default: Asking, scores: Scores | None, tree: LabelTree) -> Reference:
+    """Return what drift is measured against: the answers on the held-out photos."""
+    best = default.held_out_probabilities.argmax(1)
+    counts = np.bincount(best, minlength=len(tree.labels))
+    return Reference(
+        confidences=_sorted(default.held_out_probabilities.max(1)),
+        scope_scores=() if scores is None else _sorted(scores),
+        labels={label: int(count) for label, count in zip(tree.labels, counts, strict=True)},
+        deferred=int(default.held_out_asked.any(1).sum()),
     )
 
 

@@ -1,4 +1,4 @@
-"""`cascade calibrate`, from a bundle and photos of one's own to a bundle. In: two folders. Out: a third.
+"""Makes a new bundle from a bundle and photos of one's own, without training.
 
 The networks stay as they are. Arbiter, router, scope stage, promises, label sets and the reference for drift
 are fitted anew, because they hold for photos like those that they were fitted on.
@@ -22,7 +22,7 @@ from cascade.bundle.manifest import Bundle
 from cascade.bundle.stage import EXACT, GraphFile, Stage
 from cascade.classifier import Cascade
 from cascade.errors import DataError
-from cascade.evaluation.dataset import scan
+from cascade.evaluation.dataset import Dataset, Photo, scan
 from cascade.evaluation.evaluate import evaluate
 from cascade.ownership import check_bundle_target, empty_scratch
 from cascade.training.calibration.before_after import before_and_after, one_source
@@ -72,49 +72,18 @@ def recalibrate(
         DataError: when photos are missing, too few, or labelled with what the bundle does not know.
     """
     folders = [data] if isinstance(data, Path) else list(data)
-    named = " ".join(str(folder) for folder in folders)
     check_bundle_target(out, replace=replace_bundle)
     work = out.with_name(out.name + ".calibrate")  # not OUT.work, where a training keeps its checkpoints
     empty_scratch(work / "bundle")
-    old = Bundle.load(bundle)
-    for stage in old.stages:
-        for variant in (EXACT, *stage.variants):
-            old.check_hash(stage.as_variant(variant))
+    old = _whole(Bundle.load(bundle))
     dataset = readable(scan(folders, label_map=label_map), work)
-    unknown = sorted(set(dataset.labels) - set(old.tree.labels))
-    if unknown:
-        raise DataError(
-            f"{named}: the bundle does not know {', '.join(unknown)}; say what these folders stand for with "
-            f"--label-map FOLDER=LABEL ({', '.join(old.tree.labels[:5])}, ...; see `cascade info`), or "
-            "train one of your own"
-        )
-    fits = tuple(
-        photo for photo in dataset.photos if photo.split in _splits(old, folders, dataset.fingerprint())
-    )
-    if len(fits) < _FEWEST:
-        raise DataError(f"{named}: has {len(fits)} photos to calibrate on; at least {_FEWEST} are needed")
-    words, seed = _recipe(old.provenance)
-    calibrated = {"cascade": cascade.__version__, "data": data_facts(dataset)}
-    name, version = name or out.name, version or _FIRST_VERSION
+    fits = _photos_to_fit(old, folders, dataset)
     strangers = None if out_of_scope is None else strangers_in(out_of_scope, work)
-    if strangers is not None:
-        calibrated["out_of_scope"] = data_facts(strangers)
     with Report() as report:
         report.line(f"{len(fits)} photos calibrate, {len(dataset.split('test'))} measure")
         folder = work / "bundle"
         folder.mkdir(parents=True)
-        title = f"{name} {version}"
-        draft = Draft(
-            name,
-            version,
-            old.tree,
-            _adopt(old, old.general, folder, title),
-            tuple(_adopt(old, expert, folder, title) for expert in old.experts),
-            dict(old.provenance) | {"calibrated": calibrated},
-            words,
-            _training(old.folder),
-            seed,
-        )
+        draft = _draft(old, folder, name or out.name, version or _FIRST_VERSION, dataset, strangers)
         complete(
             folder,
             draft,
@@ -124,18 +93,70 @@ def recalibrate(
             max_error=max_error,
             out_of_scope=strangers.photos if strangers else (),
         )
-        _, held_out = cut(np.array([old.tree.labels.index(photo.label) for photo in fits]), seed)
-        judges = [fits[place] for place in held_out]
-        before, after = (evaluate(Cascade(at, variant=EXACT), judges) for at in (old.folder, folder))
-        for line in (*before_and_after(before, after), *filter(None, [one_source(fits)])):
-            report.line(line)
-        if old.experts and not after.asked["cascade"].any():
-            report.line("experts are not asked: on these photos they do not help; --budget 1 asks them")
+        _say_what_changed(old, folder, fits, draft.seed, report)
         take_place(folder, out)
         (work / "unreadable.json").unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # whatever else is in there is not ours
             work.rmdir()
         report.line(f"wrote {out}; measure it with: cascade evaluate {folders[0]} --bundle {out}")
+
+
+def _whole(bundle: Bundle) -> Bundle:
+    """Return the bundle if every graph is what its manifest says; raises `BundleError`."""
+    for stage in bundle.stages:
+        for variant in (EXACT, *stage.variants):
+            bundle.check_hash(stage.as_variant(variant))
+    return bundle
+
+
+def _photos_to_fit(old: Bundle, folders: Sequence[Path], dataset: Dataset) -> tuple[Photo, ...]:
+    """Return the photos that calibrate; raises `DataError` for unknown labels and for too few photos."""
+    named = " ".join(str(folder) for folder in folders)
+    unknown = sorted(set(dataset.labels) - set(old.tree.labels))
+    if unknown:
+        raise DataError(
+            f"{named}: the bundle does not know {', '.join(unknown)}; say what these folders stand for with "
+            f"--label-map FOLDER=LABEL ({', '.join(old.tree.labels[:5])}, ...; see `cascade info`), or "
+            "train one of your own"
+        )
+    splits = _splits(old, folders, dataset.fingerprint())
+    fits = tuple(photo for photo in dataset.photos if photo.split in splits)
+    if len(fits) < _FEWEST:
+        raise DataError(f"{named}: has {len(fits)} photos to calibrate on; at least {_FEWEST} are needed")
+    return fits
+
+
+def _draft(
+    old: Bundle, folder: Path, name: str, version: str, dataset: Dataset, strangers: Dataset | None
+) -> Draft:
+    """Copy the image stages of the old bundle into the folder of the new one."""
+    words, seed = _recipe(old.provenance)
+    calibrated = {"cascade": cascade.__version__, "data": data_facts(dataset)}
+    if strangers is not None:
+        calibrated["out_of_scope"] = data_facts(strangers)
+    title = f"{name} {version}"
+    return Draft(
+        name,
+        version,
+        old.tree,
+        _adopt(old, old.general, folder, title),
+        tuple(_adopt(old, expert, folder, title) for expert in old.experts),
+        dict(old.provenance) | {"calibrated": calibrated},
+        words,
+        _training(old.folder),
+        seed,
+    )
+
+
+def _say_what_changed(old: Bundle, new: Path, fits: Sequence[Photo], seed: int, report: Report) -> None:
+    """Say how good the old and the new bundle are on the photos that were held out."""
+    _, held_out = cut(np.array([old.tree.labels.index(photo.label) for photo in fits]), seed)
+    judges = [fits[place] for place in held_out]
+    before, after = (evaluate(Cascade(at, variant=EXACT), judges) for at in (old.folder, new))
+    for line in (*before_and_after(before, after), *filter(None, [one_source(fits)])):
+        report.line(line)
+    if old.experts and not after.asked["cascade"].any():
+        report.line("experts are not asked: on these photos they do not help; --budget 1 asks them")
 
 
 def _splits(bundle: Bundle, folders: Sequence[Path], fingerprint: str) -> tuple[str, ...]:

@@ -1,5 +1,4 @@
-"""The test behind a promise. In: what the finished arbiter says of calibration photos. Out: a `Promise`, the
-curve from a share of wrong answers to thresholds.
+"""Tests which share of wrong answers a bundle can promise.
 
 Learn then Test (Angelopoulos, Bates, Candès, Jordan and Lei 2021, arXiv 2110.01052) with split fixed-sequence
 testing, carried out by MAPIE. Two parts of the split `calibration` have separate roles:

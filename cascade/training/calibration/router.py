@@ -1,5 +1,4 @@
-"""Fitting the router. In: what everybody said of labelled photos. Out: the numbers of `router.onnx`, and the
-gain that it expects. Its formula stands in `cascade.training.export.decision_graphs`.
+"""Fits the router; its formula stands in `cascade.training.export.decision_graphs`.
 
 One number per expert. Logistic regressions on eight features of the general model's answer, which were
 here before, asked about photos that the experts could not mend: cross-fitted on the calibration photos they

@@ -1,4 +1,4 @@
-"""Cached views. In: photos, a recipe, the frozen part of a network. Out: memory-mapped features on disk.
+"""Runs views of photos through the frozen part of a network and caches the features on disk.
 
 One file per view, so that a run that was stopped goes on with the view it was at. Recipes that share
 backbone, input, augmentation and frozen part share the files: experts cost nothing extra here.

@@ -1,4 +1,4 @@
-"""Which learning rate? In: a project. Out: for each recipe, the loss while the rate rises, and a suggestion.
+"""Finds a learning rate for each recipe.
 
 The range test of Smith 2017, Cyclical Learning Rates for Training Neural Networks (arXiv 1506.01186), with
 the rate rising exponentially and the smoothed loss of Gugger's "How do you find a good learning rate".

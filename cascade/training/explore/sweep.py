@@ -1,4 +1,4 @@
-"""Many trainings of one recipe. In: a project and a sweep file. Out: one training per combination, compared.
+"""Trains one recipe with many combinations of its fields and compares them.
 
 A sweep file is TOML:
 

@@ -1,12 +1,10 @@
-"""From trained networks to a bundle. In: recipes, networks, photos. Out: the folder of a bundle.
-
-export, quantise -> `cascade.training.export.finish_bundle`
-"""
+"""Makes a bundle from trained networks: exports and quantises them, then finishes the bundle."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,26 @@ from cascade.training.fit.network import Fitted
 from cascade.training.progress import Report
 from cascade.training.recipe import Recipe
 
-__all__ = ["assemble", "floating_point_operations", "stage_takes"]
+__all__ = ["BundleOptions", "assemble", "floating_point_operations", "stage_takes"]
+
+
+@dataclass(frozen=True, slots=True)
+class BundleOptions:
+    """What a bundle is called and what it holds beside the trained networks.
+
+    Attributes:
+        name: of the bundle.
+        version: of the bundle.
+        max_error: see `cascade.training.run.train`.
+        int8: also pack an int8 variant of every image stage.
+        out_of_scope: photos that are none of the labels, for the scope stage.
+    """
+
+    name: str
+    version: str
+    max_error: float
+    int8: bool
+    out_of_scope: Dataset | None = None
 
 
 def assemble(
@@ -42,12 +59,8 @@ def assemble(
     networks: Mapping[str, Fitted],
     dataset: Dataset,
     *,
+    options: BundleOptions,
     report: Report,
-    name: str,
-    version: str,
-    max_error: float,
-    int8: bool,
-    out_of_scope: Dataset | None = None,
 ) -> None:
     """Write a bundle into an empty folder.
 
@@ -56,77 +69,37 @@ def assemble(
         recipes: the general one first.
         networks: recipe -> what was trained.
         dataset: labelled photos.
+        options: what else makes the bundle.
         report: is told about progress.
-        name: of the bundle.
-        version: of the bundle.
-        max_error: see `cascade.training.run.train`.
-        int8: also pack an int8 variant of every image stage.
-        out_of_scope: photos that are none of the labels, for the scope stage.
     """
     general = recipes[0]
     takes = {r.name: stage_takes(r, general, networks) for r in recipes}
     shared = FEATURES in takes.values()
+    title = f"{options.name} {options.version}"
     work = {
         r.name: floating_point_operations(networks[r.name].network, r.input, takes[r.name]) for r in recipes
     }
     costs = {key: round(value / work["general"], 4) for key, value in work.items()}
-    ranges = _RangePhotos(dataset, general.train.seed, recipes, networks["general"].network) if int8 else None
-    entries: dict[str, dict[str, Any]] = {}
+    ranges = _RangePhotos(dataset, general.train.seed, recipes, networks["general"].network)
+    stages = []
     for recipe in recipes:
-        labels = [*recipe.labels, *([NOT_MINE] if recipe.kind == "expert" else [])]
-        metadata = {
-            "cascade.stage": recipe.name,
-            "cascade.labels": json.dumps(labels),
-            "cascade.input": json.dumps(recipe.input.to_dict()),
-            "cascade.takes": takes[recipe.name],
-            "cascade.bundle": f"{name} {version}",
-        }
-        network, given = networks[recipe.name].network, graph_outputs(recipe.name, shared=shared)
-        model = export_stage(
-            network, recipe.input, outputs=given, metadata=metadata, takes=takes[recipe.name]
+        stage = _ImageStage(
+            recipe,
+            networks[recipe.name].network,
+            takes[recipe.name],
+            graph_outputs(recipe.name, shared=shared),
         )
-        entries[recipe.name] = stage_entry(
-            model,
-            recipe.name,
-            folder,
-            labels=labels,
-            cost=costs[recipe.name],
-            input=recipe.input.to_dict(),
-            takes=takes[recipe.name],
-        )
-        report.line(
-            f"{recipe.name}: exported, {(folder / f'{recipe.name}.onnx').stat().st_size / 1e6:.1f} MB"
-        )
-        if ranges is not None:
-            full = export_stage(
-                network,
-                recipe.input,
-                outputs=given,
-                metadata=metadata,
-                takes=takes[recipe.name],
-                half=False,
-            )
-            quantized = quantize_stage(full, ranges.of(recipe.input, takes[recipe.name]), metadata)
-            variant = stage_entry(quantized, f"{recipe.name}.int8", folder)
-            entries[recipe.name]["variants"] = {"int8": variant}
-            report.line(f"{recipe.name}: quantised")
-
-    provenance = {
-        "cascade": cascade.__version__,
-        "recipes": {recipe.name: recipe.to_dict() for recipe in recipes},
-        "data": data_facts(dataset),
-        **({"out_of_scope": data_facts(out_of_scope)} if out_of_scope else {}),
-        "licence": general.card.get("licence", ""),
-        "packages": {"torch": torch.__version__, "onnx": onnx.__version__, "pillow": PIL.__version__},
-    }
-    stages = [Stage.from_dict(recipe.name, entries[recipe.name]) for recipe in recipes]
+        entry = _export(stage, folder, title, costs[recipe.name], report)
+        if options.int8:
+            entry["variants"] = {"int8": _export_int8(stage, folder, title, ranges, report)}
+        stages.append(Stage.from_dict(recipe.name, entry))
     draft = Draft(
-        name,
-        version,
+        options.name,
+        options.version,
         LabelTree(tuple(general.labels), dict(general.labels)),
         stages[0],
         tuple(stages[1:]),
-        provenance,
+        _provenance(recipes, dataset, options.out_of_scope),
         general.card,
         {key: list(fitted.history) for key, fitted in networks.items()},
         general.train.seed,
@@ -137,9 +110,84 @@ def assemble(
         dataset.split("calibration"),
         dataset.split("test"),
         report=report,
-        max_error=max_error,
-        out_of_scope=out_of_scope.photos if out_of_scope else (),
+        max_error=options.max_error,
+        out_of_scope=options.out_of_scope.photos if options.out_of_scope else (),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _ImageStage:
+    """A trained network that becomes an image stage; it takes pixels or features and gives ``outputs``."""
+
+    recipe: Recipe
+    network: Network
+    takes: str
+    outputs: Sequence[str]
+
+    @property
+    def labels(self) -> list[str]:
+        """One label per logit."""
+        return [*self.recipe.labels, *([NOT_MINE] if self.recipe.kind == "expert" else [])]
+
+    def metadata(self, title: str) -> dict[str, str]:
+        """Return what the graph says about itself, in a bundle of this title."""
+        return {
+            "cascade.stage": self.recipe.name,
+            "cascade.labels": json.dumps(self.labels),
+            "cascade.input": json.dumps(self.recipe.input.to_dict()),
+            "cascade.takes": self.takes,
+            "cascade.bundle": title,
+        }
+
+    def graph(self, title: str, *, half: bool) -> onnx.ModelProto:
+        """Return the graph, with large weights in half precision or not."""
+        return export_stage(
+            self.network,
+            self.recipe.input,
+            outputs=self.outputs,
+            metadata=self.metadata(title),
+            takes=self.takes,
+            half=half,
+        )
+
+
+def _export(stage: _ImageStage, folder: Path, title: str, cost: float, report: Report) -> dict[str, Any]:
+    """Write the graph of a stage and return its entry in bundle.json."""
+    name = stage.recipe.name
+    entry = stage_entry(
+        stage.graph(title, half=True),
+        name,
+        folder,
+        labels=stage.labels,
+        cost=cost,
+        input=stage.recipe.input.to_dict(),
+        takes=stage.takes,
+    )
+    report.line(f"{name}: exported, {(folder / f'{name}.onnx').stat().st_size / 1e6:.1f} MB")
+    return entry
+
+
+def _export_int8(
+    stage: _ImageStage, folder: Path, title: str, ranges: _RangePhotos, report: Report
+) -> dict[str, Any]:
+    """Write the int8 variant of a stage and return its entry in bundle.json."""
+    photos = ranges.of(stage.recipe.input, stage.takes)
+    quantized = quantize_stage(stage.graph(title, half=False), photos, stage.metadata(title))
+    entry = stage_entry(quantized, f"{stage.recipe.name}.int8", folder)
+    report.line(f"{stage.recipe.name}: quantised")
+    return entry
+
+
+def _provenance(recipes: Sequence[Recipe], dataset: Dataset, out_of_scope: Dataset | None) -> dict[str, Any]:
+    """Return where the bundle comes from, as bundle.json says it."""
+    return {
+        "cascade": cascade.__version__,
+        "recipes": {recipe.name: recipe.to_dict() for recipe in recipes},
+        "data": data_facts(dataset),
+        **({"out_of_scope": data_facts(out_of_scope)} if out_of_scope else {}),
+        "licence": recipes[0].card.get("licence", ""),
+        "packages": {"torch": torch.__version__, "onnx": onnx.__version__, "pillow": PIL.__version__},
+    }
 
 
 def stage_takes(recipe: Recipe, general: Recipe, networks: Mapping[str, Fitted]) -> str:

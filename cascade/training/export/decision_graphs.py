@@ -1,4 +1,4 @@
-"""The two small graphs of a bundle. In: fitted numbers. Out: `router.onnx` and `arbiter.onnx`.
+"""Builds the two small graphs of a bundle, `router.onnx` and `arbiter.onnx`.
 
 Both are plain ONNX operators, so any runtime in any language can run them.
 

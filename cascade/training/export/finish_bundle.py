@@ -23,8 +23,8 @@ from cascade.inference.cpu import usable_cores
 from cascade.inference.parallel import map_batches
 from cascade.inference.pipeline import Pipeline, PreparedPhotos, StageOutputs
 from cascade.labels import LabelTree
-from cascade.training.calibration.cross_fitting import calibrate
-from cascade.training.calibration.guarantees import fit_guarantees
+from cascade.training.calibration.cross_fitting import Calibration, calibrate
+from cascade.training.calibration.guarantees import Guarantees, fit_guarantees
 from cascade.training.calibration.out_of_distribution import InScope
 from cascade.training.calibration.outlier_exposure import Strangers
 from cascade.training.calibration.shortfalls import shortfalls
@@ -69,6 +69,19 @@ class Draft:
     training: Mapping[str, Any]
     seed: int
 
+    @property
+    def own_labels(self) -> dict[str, tuple[str, ...]]:
+        """Expert -> its labels, without "not mine"."""
+        return {expert.name: expert.labels[:-1] for expert in self.experts}
+
+    def metadata(self, stage: str) -> dict[str, str]:
+        """Return what the graph of a small stage says about itself."""
+        return {
+            "cascade.bundle": f"{self.name} {self.version}",
+            "cascade.labels": json.dumps(list(self.tree.labels)),
+            "cascade.stage": stage,
+        }
+
 
 def data_facts(dataset: Dataset) -> dict[str, Any]:
     """Return what a bundle says about the photos that it was made with."""
@@ -101,33 +114,19 @@ def complete(
         max_error: see `cascade.training.run.train`.
         out_of_scope: photos that are none of the labels, for the scope stage.
     """
-    tree, seed, name, version = draft.tree, draft.seed, draft.name, draft.version
-    own = {expert.name: expert.labels[:-1] for expert in draft.experts}
+    tree, seed = draft.tree, draft.seed
     outputs, embedding = _outputs(folder, draft, calibration_photos, report)
-    calibration = calibrate(outputs, tree, own, [expert.cost for expert in draft.experts], seed=seed)
-    meta = {"cascade.bundle": f"{name} {version}", "cascade.labels": json.dumps(list(tree.labels))}
+    calibration = calibrate(outputs, tree, draft.own_labels, [e.cost for e in draft.experts], seed=seed)
     guarantees = fit_guarantees(
         calibration,
         InScope(outputs.general, embedding, outputs.targets, outputs.sources),
         tree,
         seed=seed,
         max_error=max_error,
-        metadata={**meta, "cascade.stage": "scope"},
+        metadata=draft.metadata("scope"),
         strangers=_strangers(folder, draft, out_of_scope, report) if out_of_scope else None,
     )
-    arbiter = arbiter_graph(calibration.arbiter, tree.labels, own, {**meta, "cascade.stage": "arbiter"})
-    stages: dict[str, Any] = {
-        "general": draft.general.to_dict(),
-        "experts": [{"name": expert.name, **expert.to_dict()} for expert in draft.experts],
-        "router": None,
-        "arbiter": stage_entry(arbiter, "arbiter", folder, labels=list(tree.labels)),
-        "scope": None,
-    }
-    if guarantees.scope is not None:
-        stages["scope"] = stage_entry(guarantees.scope, "scope", folder, labels=["scope_score"])
-    if calibration.router is not None:
-        router = router_graph(calibration.router, tree.labels, own, {**meta, "cascade.stage": "router"})
-        stages["router"] = stage_entry(router, "router", folder, labels=list(own))
+    stages = _write_stages(folder, draft, calibration, guarantees)
     missing = shortfalls(
         guarantees,
         [tree.labels[target] for target in outputs.targets],
@@ -141,10 +140,49 @@ def complete(
         "calibration": calibration.facts | guarantees.facts | {"shortfalls": missing},
     }
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    _write_manifest(folder, draft, stages, guarantees)
+    write_golden(folder)
+    write_documents(folder)
+    if test_photos:
+        _measure(folder, test_photos, report)
+    card = model_card(Bundle.load(folder), metrics, draft.words)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    seal(folder)
+    report.log({"calibration": metrics["calibration"]})
+    if missing:
+        report.line("with more photos this bundle could do more; for now (its card says it too):")
+        for sentence in missing:
+            report.line(f"  - {sentence}")
+
+
+def _write_stages(
+    folder: Path, draft: Draft, calibration: Calibration, guarantees: Guarantees
+) -> dict[str, Any]:
+    """Write the small graphs and return the entries of all stages in bundle.json."""
+    labels, own = draft.tree.labels, draft.own_labels
+    arbiter = arbiter_graph(calibration.arbiter, labels, own, draft.metadata("arbiter"))
+    stages: dict[str, Any] = {
+        "general": draft.general.to_dict(),
+        "experts": [{"name": expert.name, **expert.to_dict()} for expert in draft.experts],
+        "router": None,
+        "arbiter": stage_entry(arbiter, "arbiter", folder, labels=list(labels)),
+        "scope": None,
+    }
+    if guarantees.scope is not None:
+        stages["scope"] = stage_entry(guarantees.scope, "scope", folder, labels=["scope_score"])
+    if calibration.router is not None:
+        router = router_graph(calibration.router, labels, own, draft.metadata("router"))
+        stages["router"] = stage_entry(router, "router", folder, labels=list(own))
+    return stages
+
+
+def _write_manifest(folder: Path, draft: Draft, stages: dict[str, Any], guarantees: Guarantees) -> None:
+    """Write bundle.json; nothing is measured yet."""
+    tree = draft.tree
     write_bundle(
         folder,
-        name=name,
-        version=version,
+        name=draft.name,
+        version=draft.version,
         labels={label: tree.parent_of[label] for label in tree.labels},
         stages=stages,
         operating_points={"default": guarantees.point.to_dict()},
@@ -158,25 +196,18 @@ def complete(
         provenance=draft.provenance,
         measured={},
     )
-    write_golden(folder)
-    write_documents(folder)
-    if test_photos:
-        measured = measure(
-            folder,
-            test_photos,
-            "test",
-            lambda done, total: report.step("bundle", "measured on test photos", done, total),
-        )
-        report.line(f"cascade: {measured['ways']['cascade']['accuracy']:.1%} of the test photos are right")
-        report.log({"measured": measured})
-    card = model_card(Bundle.load(folder), metrics, draft.words)
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    seal(folder)
-    report.log({"calibration": metrics["calibration"]})
-    if missing:
-        report.line("with more photos this bundle could do more; for now (its card says it too):")
-        for sentence in missing:
-            report.line(f"  - {sentence}")
+
+
+def _measure(folder: Path, photos: Sequence[Photo], report: Report) -> None:
+    """Measure the bundle on test photos, write the figures into it and log them."""
+    measured = measure(
+        folder,
+        photos,
+        "test",
+        lambda done, total: report.step("bundle", "measured on test photos", done, total),
+    )
+    report.line(f"cascade: {measured['ways']['cascade']['accuracy']:.1%} of the test photos are right")
+    report.log({"measured": measured})
 
 
 def _outputs(folder: Path, draft: Draft, photos: Sequence[Photo], report: Report) -> tuple[Outputs, Float32s]:

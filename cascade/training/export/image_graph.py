@@ -1,4 +1,4 @@
-"""From torch to ONNX. In: a trained network. Out: an image stage as the bundle's contract wants it.
+"""Exports a trained network as an ONNX image stage.
 
 image uint8 (N, H, W, 3) RGB -> logits float32 (N, K); of the general model also embedding (N, D) and, if
                                 experts take them, features (N, ...): what its frozen part gives

@@ -1,4 +1,4 @@
-"""The model card. In: a bundle, its metrics and the words of the recipe. Out: Markdown."""
+"""Writes the model card of a bundle as Markdown."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""An int8 variant of an image stage. In: the float32 graph and prepared photos. Out: a graph with the same
-inputs and outputs whose convolutions run on eight-bit integers.
+"""Makes an int8 variant of an image stage.
 
 Static, QDQ, weights per channel: scales are fixed once, from training photos, and the graph stays standard
 ONNX. Normalisation and classifier stay float: they cost next to nothing, while onnxruntime's integer addition

@@ -1,4 +1,4 @@
-"""Networks. In: a recipe. Out: a timm model with the recipe's weights, cut into a frozen and a trained part.
+"""Makes a timm model with a recipe's weights and cuts it into a frozen and a trained part.
 
     image (N, 3, H, W) in 0..255 -> frozen -> features -> trained -> embedding (N, D) -> head -> logits
 

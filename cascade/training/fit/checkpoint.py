@@ -1,4 +1,4 @@
-"""State after the last finished epoch. In: networks and optimizer. Out: one file, and back."""
+"""Saves and restores the state after the last finished epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses. In: the name that stands in a recipe. Out: a function of logits and targets.
+"""Finds the loss that a recipe names.
 
 Every loss takes logits (B, K), targets (B, K) whose rows sum to one (smoothed, mixed or a teacher's), and
 weights (K,) of the labels, and returns one number. A loss of your own is named by its dotted path,

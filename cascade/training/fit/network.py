@@ -26,6 +26,7 @@ from cascade.training.data.contrasts import excluded_labels
 from cascade.training.data.sampling import label_weights, learned_from
 from cascade.training.fit.averaging import LAST, choose_weights, explain, warmed_up_average
 from cascade.training.fit.backbone import Network, build, save_backbone
+from cascade.training.fit.best_weights import keep_if_best, take_chosen
 from cascade.training.fit.checkpoint import Checkpoint
 from cascade.training.fit.optimizer import parameter_groups, rate_factor
 from cascade.training.fit.teacher import soften, teacher_probabilities
@@ -96,39 +97,52 @@ def fit(
             device=device,
             report=report,
         )
-        network.to(device).to(memory_format=torch.channels_last)
-        ema.to(device)
-        # What was restored before the network moved follows it.
-        optimizer.load_state_dict(optimizer.state_dict())
-        weights = torch.from_numpy(lesson.weights).to(device)
-        stepper = Stepper(network, ema, optimizer, plan, weights)
+        stepper = _stepper_on(device, network, ema, optimizer, plan, lesson)
         while not is_finished(history, plan):
-            epoch, started = len(history), time.perf_counter()
-            metrics = _epoch(stepper, lesson, recipe, epoch, device, report)
-            metrics |= _look_at(ema, stepper, lesson, recipe, device)
-            metrics["seconds"] = round(time.perf_counter() - started, 1)
+            epoch = len(history)
+            metrics = _epoch_and_look(stepper, ema, lesson, recipe, epoch, device, report)
             history.append(metrics)
-            choice = choose_weights(history, plan)
-            if plan.early_stopping and choice.epoch == epoch:
-                home.mkdir(parents=True, exist_ok=True)
-                torch.save((ema.module if choice.averaged else model).state_dict(), best)
+            keep_if_best(model, ema, history, plan, best)
             checkpoint.save(model, ema, optimizer, history)
             report.epoch(recipe.name, epoch + 1, plan.epochs, metrics)
-    if plan.early_stopping:
-        model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
-    elif choose_weights(history, plan).averaged:
-        model.load_state_dict(ema.module.state_dict())
-    held_out = len(looked_at(recipe, data)) - len(data.split("calibration"))
-    for line in explain(history, plan, held_out):
-        report.line(f"{recipe.name}: {line}")
+    take_chosen(model, ema, history, plan, best)
+    _explain(history, recipe, data, report)
     fitted = Fitted(network.cpu().eval(), tuple(history))
     save_backbone(fitted.network, recipe, work)
     if lesson is not None and report.tracker.on:
-        monitor = data.split("calibration")
-        logits = _logits(model.cpu().eval(), lesson.views.monitor[: len(monitor)], torch.device("cpu"))
-        names = [*recipe.labels, *([NOT_MINE] if recipe.kind == "expert" else [])]
-        report.tracker.answers(recipe.name, names, monitor, lesson.monitor, logits.softmax(1).numpy())
+        _track_answers(model, lesson, recipe, data, report)
     return fitted
+
+
+def _stepper_on(
+    device: torch.device,
+    network: Network,
+    ema: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+    plan: Schedule,
+    lesson: Lesson,
+) -> Stepper:
+    """Move everything that learns to the device and return what makes a step."""
+    network.to(device).to(memory_format=torch.channels_last)
+    ema.to(device)
+    # What was restored before the network moved follows it.
+    optimizer.load_state_dict(optimizer.state_dict())
+    return Stepper(network, ema, optimizer, plan, torch.from_numpy(lesson.weights).to(device))
+
+
+def _explain(history: Sequence[Mapping[str, float]], recipe: Recipe, data: Dataset, report: Report) -> None:
+    """Say which weights are exported and why."""
+    held_out = len(looked_at(recipe, data)) - len(data.split("calibration"))
+    for line in explain(history, recipe.train, held_out):
+        report.line(f"{recipe.name}: {line}")
+
+
+def _track_answers(model: nn.Module, lesson: Lesson, recipe: Recipe, data: Dataset, report: Report) -> None:
+    """Log what the trained network says of the photos of `calibration`."""
+    monitor = data.split("calibration")
+    logits = _logits(model.cpu().eval(), lesson.views.monitor[: len(monitor)], torch.device("cpu"))
+    names = [*recipe.labels, *([NOT_MINE] if recipe.kind == "expert" else [])]
+    report.tracker.answers(recipe.name, names, monitor, lesson.monitor, logits.softmax(1).numpy())
 
 
 def is_finished(history: Sequence[Mapping[str, float]], plan: Schedule) -> bool:
@@ -199,6 +213,23 @@ def looked_at(recipe: Recipe, data: Dataset) -> tuple[Photo, ...]:
     training = data.split("train")
     targets = np.array([target_of(recipe, photo.label) for photo in training])
     return (*data.split("calibration"), *(training[i] for i in learned_from(training, targets, recipe)[1]))
+
+
+def _epoch_and_look(
+    stepper: Stepper,
+    ema: AveragedModel,
+    lesson: Lesson,
+    recipe: Recipe,
+    epoch: int,
+    device: torch.device,
+    report: Report,
+) -> dict[str, float]:
+    """Train one epoch and measure it; the metrics say how many seconds both took."""
+    started = time.perf_counter()
+    metrics = _epoch(stepper, lesson, recipe, epoch, device, report)
+    metrics |= _look_at(ema, stepper, lesson, recipe, device)
+    metrics["seconds"] = round(time.perf_counter() - started, 1)
+    return metrics
 
 
 def _epoch(

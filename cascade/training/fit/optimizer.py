@@ -1,4 +1,4 @@
-"""Learning rates. In: a network and its schedule. Out: parameter groups for AdamW, and the rate of a step."""
+"""Sets the learning rate of every part of a network and of every step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A teacher. In: training photos and the backbones that a recipe names. Out: its opinion of every photo.
+"""Gives a second opinion on the label of every training photo.
 
 Features of several frozen networks side by side and a logistic regression over them, cross-fitted: no photo
 is judged by a teacher that saw its label. So a wrong label is contradicted instead of learned by heart, and

@@ -16,7 +16,7 @@ from cascade.inference.arbitration import arbiter_feeds
 from cascade.labels import LabelTree
 from cascade.training.calibration.arbiter import arbitrate, fit_arbiter
 from cascade.training.calibration.budget_steps import BUDGETS
-from cascade.training.calibration.cross_fitting import Calibration, _cut, calibrate
+from cascade.training.calibration.cross_fitting import Calibration, calibrate, cut
 from cascade.training.calibration.router import expected_gain
 from cascade.training.calibration.stage_logits import Outputs
 from cascade.training.export.decision_graphs import (
@@ -276,5 +276,5 @@ def test_labels_of_one_or_two_photos_calibrate_in_silence() -> None:
     result = fitted(few)
     assert sorted([*result.fit_rows, *result.held_out_rows]) == list(range(len(few.targets)))
     nobody_thrice = data.rows(np.concatenate([np.flatnonzero(data.targets == k)[:2] for k in range(5)]))
-    first, second = _cut(nobody_thrice.targets, seed=0)
+    first, second = cut(nobody_thrice.targets, seed=0)
     assert sorted([*first, *second]) == list(range(10))
