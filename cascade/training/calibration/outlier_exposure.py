@@ -24,9 +24,8 @@ from cascade.arrays import Float64s, Floats
 from cascade.training.calibration.out_of_distribution import (
     AddScore,
     InScope,
+    cross_fitted_scores,
     mahalanobis,
-    run_scope,
-    scope_graph,
 )
 from cascade.training.calibration.sources import collection_of
 from cascade.training.export.decision_graphs import GraphBuilder
@@ -62,8 +61,8 @@ def exposed(strangers: Strangers) -> AddScore:
     def add_score(g: GraphBuilder, known: InScope) -> str:
         parts = []
         for add in (mahalanobis, _exposure(strangers)):
-            values = run_scope(scope_graph(known, {}, add), known.logits, known.embedding)
-            middle, high = np.quantile(values, [0.5, 0.95])
+            # Of photos that the score was not built from: a distance to a mean is smaller for its own photos.
+            middle, high = np.quantile(cross_fitted_scores(known, _SEED, add), [0.5, 0.95])
             shifted = g("Sub", add(g, known), g.constant(np.array([[middle]])))
             parts.append(g("Mul", shifted, g.constant(np.array([[1 / max(high - middle, 1e-6)]]))))
         return g("Max", *parts)
