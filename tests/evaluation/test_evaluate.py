@@ -16,6 +16,7 @@ from PIL import Image
 
 from cascade import Cascade
 from cascade.errors import DataError, UsageError
+from cascade.evaluation.corruptions import SHIFTS
 from cascade.evaluation.dataset import Photo, scan
 from cascade.evaluation.evaluate import evaluate, evaluate_folder
 from cascade.evaluation.report import render_table
@@ -292,7 +293,7 @@ class TestCommand:
         assert ran.code == 0
         figures = json.loads(ran.out)
         report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
-        assert [row["photos"] for row in figures.pop("promise")] == [40] * 7
+        assert [row["photos"] for row in figures.pop("promise")] == [40] * (1 + len(SHIFTS))
         assert figures.pop("label_sets") == []
         assert figures.pop("generator").startswith("cascade ")
         assert figures == {key: report[key] for key in figures}
