@@ -36,7 +36,9 @@ def test_the_wheel_holds_the_package_and_the_bundle(wheel: Path, shipped_bundle:
         for path in shipped_bundle.rglob("*")
         if path.is_file()
     }
-    assert names == tracked | shipped
+    recipes = {f"cascade/experts/{path.name}" for path in (ROOT / "experts").glob("*.toml")}
+    assert recipes
+    assert names == tracked | shipped | recipes
     assert {name.split("/")[0] for name in names} == {"cascade"}
 
 

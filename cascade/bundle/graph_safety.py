@@ -1,4 +1,4 @@
-"""Looking into an ONNX graph before it is loaded. In: the bytes of a file. Out: nothing, or a `BundleError`.
+"""Looks into an ONNX graph before it is loaded, and refuses what could harm.
 
 A bundle may come from anywhere, and onnxruntime does what a graph tells it to. Refused here:
 

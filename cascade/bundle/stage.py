@@ -1,4 +1,4 @@
-"""One graph of a bundle. In: its entry in bundle.json. Out: a validated `Stage`, with the variants it has."""
+"""Describes one graph of a bundle and the variants that it has."""
 
 from __future__ import annotations
 

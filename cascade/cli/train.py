@@ -29,9 +29,8 @@ __all__ = ["train"]
     metavar="PATH",
     multiple=True,
     type=click.Path(path_type=Path),
-    default=("experts",),
-    show_default=True,
-    help="Recipe file, or a folder of them; may be given several times.",
+    help="Recipe file, or a folder of them; may be given several times.  [default: those of the shipped "
+    "bundle if DATA has photos of all its labels, else one made from the names of the folders]",
 )
 @click.option(
     "--out",

@@ -20,6 +20,8 @@ from cascade.evaluation.dataset import Dataset, Photo, scan
 from cascade.imaging.decoding import load_image
 from cascade.inference.cpu import usable_cores
 from cascade.training.calibration.cross_fitting import FEWEST_TO_CALIBRATE
+from cascade.training.default_recipes import recipes_for
+from cascade.training.fit.backbone import check_weights
 from cascade.training.fit.losses import make_loss
 from cascade.training.overrides import override
 from cascade.training.progress import Report
@@ -80,7 +82,7 @@ def open_project(
 
     Args:
         data: folders of labelled photos, see `cascade.evaluation.dataset.scan`.
-        recipes: recipe files or folders of them.
+        recipes: recipe files or folders of them; see `default_recipes` for what is taken if there are none.
         work: folder for caches and checkpoints; made if it is not there.
         only: names of the recipes to work on; all of them if empty.
         device: ``"cpu"``, ``"cuda"``, ...; None takes a GPU when there is one.
@@ -92,14 +94,17 @@ def open_project(
         RecipeError: when a recipe or a setting is wrong.
         UsageError: when ``only`` names no recipe or the device does not exist.
     """
-    stages = linked([override(recipe, settings or {}) for recipe in load_recipes(recipes)])
+    found = load_recipes(recipes) if recipes else recipes_for(scan(data, label_map=label_map).labels)
+    stages = linked([override(recipe, settings or {}) for recipe in found])
     unknown = sorted(set(only) - {recipe.name for recipe in stages})
     if unknown:
         raise UsageError(
             f"--only {unknown[0]}: there is no such recipe; there are {', '.join(r.name for r in stages)}"
         )
     for recipe in stages:
-        make_loss(recipe.train)  # a wrong name shows now, not after hours of caching
+        # What is wrong or missing shows now, not after hours of caching.
+        make_loss(recipe.train)
+        check_weights(recipe.backbone)
     where = choose_device(device)
     dataset = readable(scan(data, stages[0].labels, label_map), work)
     _check_splits(dataset, stages[0].labels)

