@@ -44,9 +44,19 @@ PNG_MARK: Final = {"Software": "cascade"}
 
 _MANIFEST: Final = "bundle.json"
 #: What belongs to a bundle besides its manifest and its graphs.
-_BUNDLE_FILES: Final = frozenset((_MANIFEST, "POLICY.md", "README.md", "metrics.json"))
+_BUNDLE_FILES: Final = frozenset(
+    (
+        _MANIFEST,
+        "EMBEDDING.md",
+        "POLICY.md",
+        "README.md",
+        "bundle.schema.json",
+        "licences.spdx.json",
+        "metrics.json",
+    )
+)
 _GOLDEN: Final = "golden"
-_GOLDEN_SUFFIXES: Final = (".png", ".json")
+_GOLDEN_SUFFIXES: Final = (".png", ".jpg", ".json")
 _HEAD_BYTES: Final = 65_536
 #: Columns that rows of cascade, and photos.csv of a report, have together.
 _CSV_MARKS: Final = ({"path", "schema", "bundle"}, {"path", "source", "error_code", "answer", "reason"})

@@ -25,12 +25,12 @@ WAYS = {
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """A fresh user: an empty home, and nothing set that would switch telemetry off."""
+    """A fresh user: an empty home, and nothing set (CI does, too) that would switch telemetry off."""
     home.mkdir()
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "CASCADE_CACHE"}
+        if name not in {"ORT_DISABLE_TELEMETRY", "CI", "XDG_CACHE_HOME", "CASCADE_CACHE"}
     }
     places = {"HOME": str(home), "USERPROFILE": str(home), "LOCALAPPDATA": str(home)}
     return kept | places | {"PYTHONPATH": str(ROOT)} | more
