@@ -2,9 +2,8 @@
 
     python benchmarks/out_of_scope.py DATA [--objects DIR ...] [--bundle DIR] [--seed 0]
 
-Every score of `scope_scores.py` is built, as the graph that would be
-shipped, from those photos of the
-split `calibration` that a bundle's scope stage is built from (two thirds of it). Things that are no scene:
+Every score of `scope_scores.py` is built as a graph, from two thirds of the split `calibration` and without
+photos out of scope (`--out-of-scope` of `cascade train`). Things that are no scene:
 
     packaged   photographs and figures inside scikit-image and scikit-learn that show none of the labels
     faces      portraits, the subset of LFW inside scikit-image (25 x 25 pixels, grey)
@@ -269,7 +268,7 @@ def compare(models: dict, choosing: dict, test: dict, things: dict) -> None:
         for m, s in scores.items()
     }
     best = max(chosen_by, key=lambda method: chosen_by[method])
-    print(f"best by mean AUROC on what chooses: {best}; the bundle's trainer ships: {METHOD}\n")
+    print(f"best by mean AUROC on what chooses: {best}; without --out-of-scope a bundle has: {METHOD}\n")
     width = max(len(kind) for kind in things) + 7
     for title, figure in (("AUROC", auroc), (f"in scope at {KEPT:.0%}", still_in_scope)):
         heads = [f"{kind} ({len(other['general'])})" for kind, other in halves[1].items()]

@@ -24,7 +24,7 @@ from typing import Final
 from cascade.errors import DataError
 from cascade.imaging.recognition import PHOTO_SUFFIXES
 
-__all__ = ["SPLITS", "Dataset", "Photo", "scan"]
+__all__ = ["SPLITS", "Dataset", "Photo", "collection_of", "scan"]
 
 SPLITS: Final = ("train", "calibration", "test")
 
@@ -51,7 +51,7 @@ class Photo:
     @property
     def collection(self) -> str:
         """The source without what follows a colon; small sources of one kind count as one collection."""
-        return self.source.partition(":")[0]
+        return collection_of(self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,11 @@ class Dataset:
         """Return 16 hex digits that change whenever a photo, label or split changes."""
         text = "\n".join(f"{p.split} {p.label} {p.sha256}" for p in self.photos)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def collection_of(source: str) -> str:
+    """Return what stands before a colon: small sources of one kind, "web:site", count as one collection."""
+    return source.partition(":")[0]
 
 
 def scan(

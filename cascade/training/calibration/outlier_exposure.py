@@ -21,13 +21,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cascade.arrays import Float64s, Floats
+from cascade.evaluation.dataset import collection_of
 from cascade.training.calibration.out_of_distribution import (
     AddScore,
     InScope,
     cross_fitted_scores,
     mahalanobis,
 )
-from cascade.training.calibration.sources import collection_of
 from cascade.training.export.decision_graphs import GraphBuilder
 
 __all__ = ["Strangers", "exposed"]

@@ -8,16 +8,12 @@ from typing import Final
 import numpy as np
 
 from cascade.arrays import Float64s, Ints
+from cascade.evaluation.dataset import collection_of
 
-__all__ = ["collection_of", "promised_collections", "rows_of", "source_weights"]
+__all__ = ["promised_collections", "rows_of", "source_weights"]
 
 #: A group of fewer photos cannot prove a share of wrong answers that anybody would ask for.
 _LEAST: Final = 60
-
-
-def collection_of(source: str) -> str:
-    """Return what stands before a colon: small sources of one kind, "web:site", count as one."""
-    return source.partition(":")[0]
 
 
 def source_weights(sources: Sequence[str]) -> Float64s:
