@@ -52,7 +52,8 @@ def calibrate(
     Probabilities and promises hold for photos like those that they were fitted on; a few hundred of your own
     make them yours. The networks stay as they are. DATA holds LABEL/FILE, with labels of the bundle (some may
     be missing), and 15 % are set aside to measure; of {train,calibration,test}/LABEL/FILE, train is left
-    alone. Needs: pip install 'cascade-vision[train]'
+    alone. Corrections, as cascade review --export NAME.csv writes them, will do as well.
+    Needs: pip install 'cascade-vision[train]'
 
     Example: cascade calibrate my-photos --out my-bundle
     """

@@ -97,7 +97,7 @@ def evaluate(
     promised beside measured error, also when the same photo comes from another camera; and accuracy by
     source, if a manifest*.csv beside the photos names it.
 
-    DATA holds LABEL/FILE, or {train,calibration,test}/LABEL/FILE; with --drift any photos, without labels.
+    DATA: LABEL/FILE, {train,calibration,test}/LABEL/FILE, or corrections.csv; with --drift unlabelled photos.
     """
     if json_file is not None and json_file != Path("-"):
         check_file_target(json_file, "--json")

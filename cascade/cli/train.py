@@ -107,7 +107,7 @@ def train(
     int8: bool,
     replace: bool,
 ) -> None:
-    """Train a bundle on DATA: LABEL/FILE, or {train,calibration,test}/LABEL/FILE, in one folder or several.
+    """Train a bundle on DATA: LABEL/FILE, {train,calibration,test}/LABEL/FILE, or corrections.csv.
 
     Given again, it goes on where it was stopped. Needs: pip install 'cascade-vision[train]'
     """

@@ -1,12 +1,14 @@
 """Finds labelled photos and says which split, label and source each belongs to.
 
-Two layouts are understood:
+Three forms are understood:
 
     DATA/{train,calibration,test}/LABEL/FILE    splits as they are
     DATA/LABEL/FILE                             split here, by the hash of the file: 70 / 15 / 15 %; where a
                                                 split would have too few of a label, photos are moved to it
 
-Several folders make one dataset. A file DATA/manifest*.csv with the columns `file` and `source` says where
+    CORRECTIONS.csv                             what people said in `cascade review`; split in the same way
+
+Several of them make one dataset. A file DATA/manifest*.csv with the columns `file` and `source` says where
 photos come from; accuracy is then reported per source.
 """
 
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from cascade.errors import DataError
+from cascade.evaluation.corrections_file import CORRECTIONS_SUFFIX, read_corrections
 from cascade.imaging.recognition import PHOTO_SUFFIXES
 
 __all__ = ["SPLITS", "Dataset", "Photo", "collection_of", "scan"]
@@ -101,9 +104,10 @@ def scan(
     of training.
 
     Args:
-        folders: see the module.
+        folders: folders and files of corrections, see the module.
         labels: only these; None takes all.
         label_map: name of a folder -> label that it stands for; other folders are named like their labels.
+            In a file of corrections it is the name of a label.
 
     Raises:
         DataError: when a folder is missing, holds no labelled photo, or none of them has one of ``labels``;
@@ -111,14 +115,22 @@ def scan(
     """
     roots = [folders] if isinstance(folders, Path) else list(folders)
     named = ", ".join(str(root) for root in roots)
+    if any(_is_corrections(root) for root in roots):  # they name photos anywhere
+        roots = [root.absolute() for root in roots]
     wanted = None if labels is None else set(labels)
     found: list[Photo] = []
     dropped: list[tuple[Path, str]] = []
     for root in roots:
         before = len(found)
-        _scan_folder(root, wanted, label_map or {}, found, dropped)
+        scan_root = _scan_corrections if _is_corrections(root) else _scan_folder
+        scan_root(root, wanted, label_map or {}, found, dropped)
         if len(found) == before and wanted is None:
-            raise DataError(f"{root}: holds no photos; expected LABEL/FILE below it")
+            what = (
+                "no photo with a label"
+                if _is_corrections(root)
+                else "no photos; expected LABEL/FILE below it"
+            )
+            raise DataError(f"{root}: holds {what}")
     _check_map(label_map or {}, roots)
     photos = _without_duplicates(found, dropped)
     if not any((root / name).is_dir() for root in roots for name in SPLITS):
@@ -126,12 +138,30 @@ def scan(
     missing = sorted((wanted or set()) - {photo.label for photo in photos})
     if missing:
         raise DataError(f"{named}: has no photos for {', '.join(missing)}")
-    common = roots[0] if len(roots) == 1 else Path(os.path.commonpath(roots))
-    return Dataset(common, tuple(sorted(photos)), tuple(dropped))
+    return Dataset(_common_folder(roots, photos, dropped), tuple(sorted(photos)), tuple(dropped))
+
+
+def _is_corrections(root: Path) -> bool:
+    return root.suffix.lower() == CORRECTIONS_SUFFIX and not root.is_dir()
+
+
+def _common_folder(
+    roots: Sequence[Path], photos: Sequence[Photo], dropped: Sequence[tuple[Path, str]]
+) -> Path:
+    folders = [root for root in roots if not _is_corrections(root)]
+    if len(roots) == len(folders) == 1:
+        return folders[0]
+    if len(folders) < len(roots):
+        folders += [path.parent for path in (*(photo.path for photo in photos), *(p for p, _ in dropped))]
+    return Path(os.path.commonpath(folders))
 
 
 def _check_map(label_map: Mapping[str, str], roots: Sequence[Path]) -> None:
-    there = {path.name for root in roots for name in ("", *SPLITS) for path in root.joinpath(name).glob("*")}
+    folders = [root for root in roots if root.is_dir()]
+    there = {
+        path.name for root in folders for name in ("", *SPLITS) for path in root.joinpath(name).glob("*")
+    }
+    there |= {c.label for root in roots if _is_corrections(root) for c in read_corrections(root)}
     absent = sorted(set(label_map) - there)
     if absent:
         raise DataError(
@@ -166,6 +196,24 @@ def _scan_folder(
                 digest = hashlib.sha256(content).hexdigest()
                 source = sources.get(path.relative_to(folder).as_posix(), "")
                 found.append(Photo(path, label, split or _split_by_hash(digest), source, digest))
+
+
+def _scan_corrections(
+    file: Path,
+    wanted: set[str] | None,
+    label_map: Mapping[str, str],
+    found: list[Photo],
+    dropped: list[tuple[Path, str]],
+) -> None:
+    for each in read_corrections(file):
+        label = label_map.get(each.label, each.label)
+        content = each.path.read_bytes() if each.path.is_file() else b""
+        why = each.left_out if each.label not in label_map else ""
+        if why or not content:
+            dropped.append((each.path, why or "is not where the corrections say, or is empty"))
+        elif wanted is None or label in wanted:
+            digest = hashlib.sha256(content).hexdigest()
+            found.append(Photo(each.path, label, _split_by_hash(digest), "", digest))
 
 
 def _split_by_hash(digest: str) -> str:

@@ -17,8 +17,9 @@ from cascade.runs.writers import safe_for_spreadsheets
 
 __all__ = ["COLUMNS", "csv_lines", "export", "export_folders"]
 
-#: `label` is what the photo shows, `previous` what the run answered.
-COLUMNS = ("path", "label", "previous", "confidence", "kind", "reviewer", "time")
+#: `label` is what the photo shows, `previous` what the run answered, `level` whether the label is one of the
+#: bundle's ("label"), a broader one ("broader") or none ("unknown").
+COLUMNS = ("path", "label", "previous", "confidence", "kind", "reviewer", "time", "level")
 
 
 def csv_lines(index: RunIndex) -> Iterator[str]:
@@ -27,8 +28,24 @@ def csv_lines(index: RunIndex) -> Iterator[str]:
     for path, entry in sorted(index.log.states().items()):
         number = index.id_of(path)
         confidence = "" if number is None else f"{index.confidence[number]:.6f}"
-        values = (path, entry.label, entry.previous, confidence, entry.kind, entry.reviewer, entry.time)
+        level = _level(index, entry.label)
+        values = (
+            path,
+            entry.label,
+            entry.previous,
+            confidence,
+            entry.kind,
+            entry.reviewer,
+            entry.time,
+            level,
+        )
         yield _line([safe_for_spreadsheets(value) for value in values])
+
+
+def _level(index: RunIndex, label: str | None) -> str:
+    if label in index.tree.parent_of:
+        return "label"
+    return "unknown" if label == UNKNOWN else "broader"
 
 
 def _line(values: object) -> str:

@@ -160,6 +160,7 @@ def test_the_csv_names_what_was_said(session):
     assert [(row["path"], row["label"], row["previous"], row["kind"]) for row in rows] == sorted(
         [(index.paths[first], "unknown", "menu", "unknown"), (index.paths[second], "menu", "menu", "accept")]
     )
+    assert {row["label"]: row["level"] for row in rows} == {"unknown": "unknown", "menu": "label"}
     target = session.run.with_name("out.csv")
     assert "2 photos" in export(index, target)
     with pytest.raises(OutputError, match="exists already"):
