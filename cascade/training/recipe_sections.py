@@ -79,6 +79,10 @@ class Schedule:
     backbone_factor: float = 0.5  # learning rate of the pretrained blocks, relative to the classifier's
     weight_decay: float = 0.05
     warmup_epochs: float = 1.0
+    restart_at: int = (
+        0  # after so many epochs the rate rises once more: SGDR, Loshchilov and Hutter 2017; 0 = never
+    )
+    restart_factor: float = 0.5  # ... to this share of its first peak
     layer_decay: float = 1.0  # every block learns this much more slowly than the one after it
     loss: str = "cross_entropy"  # or "focal", or the dotted name of your own, see cascade.training.losses
     focal_gamma: float = 2.0
@@ -97,6 +101,7 @@ class Schedule:
     development: float = 0.1  # share of `train` that is not learned from but decides what is exported
     share: float = 1.0  # of the training photos that are used, for learning curves
     negatives: float = 0.0  # experts: photos of other groups per photo of its own
+    outliers: float = 0.0  # photos that are none of the labels, per photo of a batch, from `restart_at` on
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -116,6 +121,7 @@ class Schedule:
         for name, low, high in (
             ("layer_decay", 0.0, 1.0),
             ("share", 0.0, 1.0),
+            ("restart_factor", 0.0, 1.0),
             ("development", 0.0, 0.5),
         ):
             if not low < getattr(self, name) <= high:
@@ -128,6 +134,8 @@ class Schedule:
             "head_epochs",
             "weight_decay",
             "negatives",
+            "outliers",
+            "restart_at",
         ):
             if getattr(self, name) < 0:
                 raise RecipeError(f"train.{name} is {getattr(self, name)}, below 0")

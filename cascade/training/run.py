@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cascade.bundle.manifest import MANIFEST
+from cascade.evaluation.dataset import Photo
 from cascade.ownership import check_bundle_target, empty_scratch
 from cascade.training.explore.learning_rate import study_project
 from cascade.training.explore.sweep import Sweep, run_sweep
@@ -84,7 +85,7 @@ def train(
     with Report(tracker=_tracker(project, wandb)) as report:
         project.introduce(report)
         announce(project, report)
-        networks = _fit_chosen(project, report)
+        networks = _fit_chosen(project, () if strangers is None else strangers.photos, report)
         if only:
             report.line(f"trained {', '.join(networks)}; run again without --only for a bundle")
             return
@@ -97,7 +98,7 @@ def _tracker(project: Project, wandb: str) -> Tracker:
     return Tracker(wandb, config={"recipes": facts, "data": project.data.fingerprint()})
 
 
-def _fit_chosen(project: Project, report: Report) -> dict[str, Fitted]:
+def _fit_chosen(project: Project, outliers: Sequence[Photo], report: Report) -> dict[str, Fitted]:
     """Train the networks of the chosen recipes, or read those that are finished."""
     return {
         recipe.name: fit(
@@ -108,6 +109,7 @@ def _fit_chosen(project: Project, report: Report) -> dict[str, Fitted]:
             report=report,
             views=project.views,
             teacher_seed=project.teacher_seed,
+            outliers=outliers,
         )
         for recipe in project.chosen
     }

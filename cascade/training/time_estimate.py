@@ -22,9 +22,10 @@ from cascade.training.data.cached_views import WORKERS, Features, Pixels, cache_
 from cascade.training.data.sampling import learned_from, size_of_epoch
 from cascade.training.fit.backbone import Network, backbone_file, build
 from cascade.training.fit.checkpoint import Checkpoint
-from cascade.training.fit.network import is_finished, looked_at, target_of
+from cascade.training.fit.network import is_finished
 from cascade.training.fit.optimizer import parameter_groups
 from cascade.training.fit.teacher import MOST_ITERATIONS, extractors, opinions_file
+from cascade.training.fit.training_data import looked_at, target_of
 from cascade.training.fit.training_step import Stepper
 from cascade.training.progress import Report
 from cascade.training.project import Project

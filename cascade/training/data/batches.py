@@ -11,6 +11,7 @@ import torch
 from timm.data import Mixup
 
 from cascade.training.data.cached_views import Views
+from cascade.training.data.outliers import Outliers
 from cascade.training.data.sampling import photos_of_epoch, size_of_epoch
 from cascade.training.recipe import Recipe
 
@@ -32,6 +33,7 @@ class Lesson:
         development: (D,) logits of the photos that decide which weights are exported; among the views they
             follow those that are only looked at.
         weights: float32 (K,), of the labels.
+        outliers: photos that are none of the labels; None without them.
     """
 
     views: Views
@@ -43,6 +45,7 @@ class Lesson:
     monitor: npt.NDArray[np.int64]
     development: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
+    outliers: Outliers | None = None
 
     def steps(self, recipe: Recipe) -> int:
         """Return the number of batches of an epoch; a last batch that would not be full is left out."""

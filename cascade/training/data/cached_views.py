@@ -158,6 +158,8 @@ def cache_views(
             what = f"view {number + 1} of {recipe.augment.views}"
             _write(path, pixels, features, what, progress)
         views.append(np.load(path, mmap_mode="r"))
+    if not monitor:
+        return Views(views, views[0][:0])
     path = home / "monitor.npy"
     if not path.is_file():
         pixels = Pixels(monitor, recipe.input, None, seed=0)

@@ -24,8 +24,8 @@ from rich.table import Table
 from cascade.errors import DataError
 from cascade.training.data.batches import batches
 from cascade.training.fit.backbone import build
-from cascade.training.fit.network import prepare_lesson
 from cascade.training.fit.optimizer import parameter_groups
+from cascade.training.fit.training_data import prepare_lesson
 from cascade.training.fit.training_step import Stepper
 from cascade.training.progress import Report
 from cascade.training.project import Project

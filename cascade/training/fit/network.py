@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,18 @@ from torch.optim.swa_utils import AveragedModel
 from cascade.evaluation.dataset import Dataset, Photo
 from cascade.labels import NOT_MINE
 from cascade.training.data.batches import Lesson, batches
-from cascade.training.data.cached_views import cache_views
-from cascade.training.data.contrasts import excluded_labels
-from cascade.training.data.sampling import label_weights, learned_from
 from cascade.training.fit.averaging import LAST, choose_weights, explain, warmed_up_average
 from cascade.training.fit.backbone import Network, build, save_backbone
 from cascade.training.fit.best_weights import keep_if_best, take_chosen
 from cascade.training.fit.checkpoint import Checkpoint
 from cascade.training.fit.optimizer import parameter_groups, rate_factor
-from cascade.training.fit.teacher import soften, teacher_probabilities
+from cascade.training.fit.training_data import looked_at, prepare_lesson
 from cascade.training.fit.training_step import Stepper
 from cascade.training.progress import Report
 from cascade.training.recipe import Recipe
 from cascade.training.recipe_sections import Schedule
 
-__all__ = ["Fitted", "fit", "is_finished", "looked_at", "prepare_lesson", "target_of"]
+__all__ = ["Fitted", "fit", "is_finished"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +42,6 @@ class Fitted:
 
     network: Network
     history: tuple[dict[str, float], ...]
-
-
-def target_of(recipe: Recipe, label: str) -> int:
-    """Return the index of the logit for a label; an expert's last one for a label that is not its own."""
-    labels = list(recipe.labels)
-    return labels.index(label) if label in recipe.labels else len(labels)
 
 
 def fit(
@@ -61,6 +53,7 @@ def fit(
     report: Report,
     views: Path | None = None,
     teacher_seed: int | None = None,
+    outliers: Sequence[Photo] = (),
 ) -> Fitted:
     """Train the network of a recipe on the split `train`, or go on where an earlier run stopped.
 
@@ -76,6 +69,7 @@ def fit(
         report: is told about progress and metrics.
         views: folder of cached features; ``work / "views"`` if None.
         teacher_seed: of the folds of the recipe's teacher; the recipe's own seed if None.
+        outliers: photos that are none of the labels, for a recipe that learns from them.
     """
     plan = recipe.train
     torch.manual_seed(plan.seed)
@@ -88,14 +82,10 @@ def fit(
     history: list[dict[str, float]] = checkpoint.restore(model, ema, optimizer)
     lesson: Lesson | None = None
     if not is_finished(history, plan):
+        folder = views or work / "views"
+        seed = plan.seed if teacher_seed is None else teacher_seed
         lesson = prepare_lesson(
-            recipe,
-            network,
-            data,
-            views or work / "views",
-            teacher_seed=plan.seed if teacher_seed is None else teacher_seed,
-            device=device,
-            report=report,
+            recipe, network, data, folder, teacher_seed=seed, device=device, report=report, outliers=outliers
         )
         stepper = _stepper_on(device, network, ema, optimizer, plan, lesson)
         while not is_finished(history, plan):
@@ -154,67 +144,6 @@ def is_finished(history: Sequence[Mapping[str, float]], plan: Schedule) -> bool:
     return len(history) >= plan.epochs
 
 
-def prepare_lesson(
-    recipe: Recipe,
-    network: Network,
-    data: Dataset,
-    folder: Path,
-    *,
-    teacher_seed: int,
-    device: torch.device,
-    report: Report,
-) -> Lesson:
-    """Compute or read everything that an epoch needs.
-
-    Args:
-        recipe: of the network.
-        network: its frozen part gives the features.
-        data: as for `fit`.
-        folder: of cached features.
-        teacher_seed: of the folds of the recipe's teacher.
-        device: where they are computed.
-        report: is told about progress.
-    """
-    training, monitor = data.split("train"), data.split("calibration")
-    targets = np.array([target_of(recipe, photo.label) for photo in training])
-    learned, watched = learned_from(training, targets, recipe)
-
-    def progress(what: str, done: int, total: int) -> None:
-        report.step(recipe.name, what, done, total)
-
-    labels: tuple[str, ...] = ()
-    said = None
-    if recipe.teacher.share:
-        labels, said = teacher_probabilities(
-            recipe, training, folder, seed=teacher_seed, device=device, progress=progress
-        )
-    plain = looked_at(recipe, data)
-    views = cache_views(recipe, network.frozen, training, plain, folder, device=device, progress=progress)
-    sources = tuple(training[row].collection for row in learned)
-    excluded = np.zeros((len(learned), recipe.outputs), dtype=bool)
-    if recipe.train.contrasts == "within_source":
-        excluded = excluded_labels(targets[learned], sources, recipe.outputs)
-    soft = np.where(excluded, 0, soften(recipe, targets, labels, said)[learned])
-    return Lesson(
-        views=views,
-        targets=targets[learned],
-        soft=soft / soft.sum(axis=1, keepdims=True),
-        excluded=excluded,
-        sources=sources,
-        rows=learned,
-        monitor=np.array([target_of(recipe, photo.label) for photo in monitor]),
-        development=targets[watched],
-        weights=label_weights(targets[learned], recipe),
-    )
-
-
-def looked_at(recipe: Recipe, data: Dataset) -> tuple[Photo, ...]:
-    """Return the photos that are seen as prediction sees them: `calibration`, then what is watched."""
-    training = data.split("train")
-    targets = np.array([target_of(recipe, photo.label) for photo in training])
-    return (*data.split("calibration"), *(training[i] for i in learned_from(training, targets, recipe)[1]))
-
-
 def _epoch_and_look(
     stepper: Stepper,
     ema: AveragedModel,
@@ -239,11 +168,13 @@ def _epoch(
     losses, correct, seen = 0.0, 0, 0
     stepper.network.train()
     steps = lesson.steps(recipe)
-    for step, (x, soft, excluded) in enumerate(batches(lesson, recipe, epoch, device)):
+    others = repeat(None) if lesson.outliers is None else lesson.outliers.batches(recipe, epoch, device)
+    drawn = zip(batches(lesson, recipe, epoch, device), others, strict=False)  # the second never ends
+    for step, ((x, soft, excluded), outliers) in enumerate(drawn):
         taken = epoch * steps + step
-        factor = rate_factor(taken, plan.warmup_epochs * steps, plan.epochs * steps)
+        factor = rate_factor(taken, steps, plan)
         head_only = taken < plan.head_epochs * steps
-        loss, logits = stepper(x, soft, factor, excluded=excluded, head_only=head_only)
+        loss, logits = stepper(x, soft, factor, excluded=excluded, head_only=head_only, outliers=outliers)
         losses += loss
         # Of a mixed photo, the label that it is mostly made of counts.
         correct += int((logits.argmax(1) == soft.argmax(1)).sum())

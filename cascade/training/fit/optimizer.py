@@ -46,7 +46,27 @@ def _split(module: nn.Module, rate: float) -> list[dict[str, Any]]:
     return [group for group in (matrices, vectors | {"weight_decay": 0.0}) if group["params"]]
 
 
-def rate_factor(step: int, warmup: float, total: int) -> float:
+def rate_factor(step: int, steps: int, plan: Schedule) -> float:
+    """Return the share of the peak rate in a step: linear warm-up, then cosine down to zero.
+
+    With `restart_at` the same comes once more, to `restart_factor` of the peak (warm restart,
+    Loshchilov and Hutter 2017, SGDR, arXiv 1608.03983).
+
+    Args:
+        step: of the whole run, counted from 0.
+        steps: of an epoch.
+        plan: of the recipe.
+    """
+    turn = plan.restart_at * steps
+    if not turn:
+        return _cycle(step, plan.warmup_epochs * steps, plan.epochs * steps)
+    if step < turn:
+        return _cycle(step, plan.warmup_epochs * steps, turn)
+    rest = plan.epochs * steps - turn
+    return plan.restart_factor * _cycle(step - turn, plan.warmup_epochs * steps, rest)
+
+
+def _cycle(step: int, warmup: float, total: int) -> float:
     """Linear warm-up, then cosine down to zero; a factor in 0..1."""
     if step < warmup:
         return (step + 1) / (warmup + 1)

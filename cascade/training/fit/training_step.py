@@ -8,14 +8,17 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from cascade.training.data.outliers import OutlierBatch, spread_within_groups
 from cascade.training.fit.backbone import Network
-from cascade.training.fit.losses import make_loss
+from cascade.training.fit.losses import cross_entropy, make_loss
 from cascade.training.recipe_sections import Schedule
 
 __all__ = ["Stepper"]
 
 #: Logit of a label that is left out.
 _EXCLUDED: Final = -1e4
+#: Weight of the loss of photos that are none of the labels (Hendrycks et al. 2019, section 4.3).
+_OUTLIER_WEIGHT: Final = 0.5
 
 
 class Stepper:
@@ -53,6 +56,7 @@ class Stepper:
         *,
         excluded: torch.Tensor | None = None,
         head_only: bool = False,
+        outliers: OutlierBatch | None = None,
     ) -> tuple[float, torch.Tensor]:
         """Learn from features (B, ...) and soft targets (B, K) at ``factor`` times every group's peak rate.
 
@@ -62,17 +66,23 @@ class Stepper:
             factor: of every group's peak rate.
             excluded: bool (B, K), labels that are left out of a photo's softmax.
             head_only: change the classifier and nothing else.
+            outliers: photos that are none of the labels.
 
         Returns:
             The loss before the step, and the logits (B, K), those of excluded labels far below all others.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        logits = self.network.logits_of_features(x, head_only=head_only)
+        together = x if outliers is None else torch.cat([x, outliers.x])
+        logits, others = self.network.logits_of_features(together, head_only=head_only).tensor_split([len(x)])
         if excluded is not None:
             # Finite: a target of 0 times minus infinity would be no number.
             logits = logits.masked_fill(excluded, _EXCLUDED)
         loss = self.loss_of(logits, soft, self.weights)
+        if outliers is not None:
+            others = others.masked_fill(outliers.excluded, _EXCLUDED)
+            spread = spread_within_groups(others, outliers)
+            loss = loss + _OUTLIER_WEIGHT * cross_entropy(others, spread, torch.ones_like(self.weights))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.parameters, 5.0)

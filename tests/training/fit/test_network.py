@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_training import COLOURS, write_colours
 
 torch = pytest.importorskip("torch", reason="needs the extra `train`")
@@ -20,7 +21,8 @@ from cascade.imaging.preprocessing import InputSpec
 from cascade.training.data.sampling import learned_from
 from cascade.training.fit import network as module
 from cascade.training.fit.averaging import decay_after, explain, warmed_up_average
-from cascade.training.fit.network import Fitted, fit, prepare_lesson
+from cascade.training.fit.network import Fitted, fit
+from cascade.training.fit.training_data import prepare_lesson
 from cascade.training.progress import Report
 from cascade.training.recipe import Recipe
 from cascade.training.recipe_sections import Augmentation, Backbone, Schedule
@@ -235,3 +237,26 @@ def test_the_average_is_warmed_up_as_tensorflow_does_it() -> None:
         decay = decay_after(step, 0.998)
         expected = float(step) if step == 0 else decay * expected + (1 - decay) * step
     assert average.module.weight.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_network_that_saw_outliers_is_less_sure_of_such_photos(
+    data: Dataset, views: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "elsewhere" / "orange"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        pixels = np.array([250, 120, 20]) + rng.integers(-5, 5, size=(32, 32, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+    outliers = scan(tmp_path / "elsewhere").photos
+    image = torch.from_numpy(np.array(Image.open(outliers[0].path))).permute(2, 0, 1)[None]
+
+    def surest(**plan: object) -> float:
+        recipe = replace(RECIPE, train=replace(RECIPE.train, early_stopping=6, **plan))
+        with Report() as told:
+            work = tmp_path / str(len(plan))
+            fitted = fit(recipe, data, work, device=CPU, report=told, views=views, outliers=outliers)
+        with torch.inference_mode():
+            return float(fitted.network(image)[0].softmax(1).max())
+
+    assert surest(outliers=1.0) < surest() - 0.05

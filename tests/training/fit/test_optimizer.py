@@ -83,10 +83,22 @@ def test_vectors_do_not_decay() -> None:
 
 
 def test_the_rate_warms_up_and_falls_to_zero() -> None:
-    factors = [rate_factor(step, 10, 100) for step in range(101)]
+    plan = Schedule(epochs=10, warmup_epochs=1.0)
+    factors = [rate_factor(step, 10, plan) for step in range(101)]
     assert factors[0] == pytest.approx(1 / 11)
     assert factors[10] == 1.0
     assert factors[55] == pytest.approx(0.5)
     assert factors[100] == pytest.approx(0.0, abs=1e-9)
     assert factors[:11] == sorted(factors[:11])
     assert factors[10:] == sorted(factors[10:], reverse=True)
+
+
+def test_the_rate_rises_once_more_at_a_restart() -> None:
+    plan = Schedule(epochs=10, warmup_epochs=1.0, restart_at=6, restart_factor=0.4)
+    factors = [rate_factor(step, 10, plan) for step in range(101)]
+    alone = Schedule(epochs=6, warmup_epochs=1.0)
+    assert factors[:60] == [rate_factor(step, 10, alone) for step in range(60)]
+    assert factors[60] == pytest.approx(0.4 / 11)
+    assert max(factors[60:]) == factors[70] == pytest.approx(0.4)
+    assert factors[70:] == sorted(factors[70:], reverse=True)
+    assert factors[100] == pytest.approx(0.0, abs=1e-9)
