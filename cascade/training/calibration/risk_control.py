@@ -70,30 +70,30 @@ def fit_promise(
         max_error: the share for which the path is made to give the most answers.
         cost_weight: when experts were asked.
         scope_threshold: which photos count as out of scope.
-        groups: name -> (fit, held out), of photos among these for which the promise must hold by itself.
+        groups: name -> (fit, held out), of photos among these for which the promise must hold by itself,
+            down to the smallest share that they can prove.
 
     Returns:
         The promise; None when nothing can be promised.
     """
-    photos = len(held_out)
     pairs = [(fit, held_out), *(groups or {}).values()]
     leaf, parent = min(
         (_path(fit, slope) for slope in _SLOPES), key=lambda path: -_worth(pairs, path, max_error)
     )
-    begins = _beginnings(pairs, leaf, parent)
-    # (shares, pairs): probability of so few wrong ones if the share of wrong ones were max_error. A pair
-    # that answers nobody has probability 1 and never passes. That the promise holds in every group is an
-    # intersection-union test (Berger 1982): each group is tested at the full level.
-    p_values = np.max([_p_values(tested.counts(leaf, parent)) for _, tested in pairs], axis=0)
+    passed = _passed(pairs, leaf, parent, below=1.0, most=len(leaf) - 1)
+    method = [_METHOD]
+    if groups:
+        # A group of few photos cannot prove a small share. All photos together may, if the group shows
+        # nothing that speaks against it; the method says so.
+        least, most = passed[-1] if passed else (1.0, len(leaf) - 1)
+        names = " and of ".join(groups)
+        rest = _passed(pairs[:1], leaf, parent, below=least, most=most, watched=pairs[1:])
+        since = f", from {least:g} on" if rest else ""
+        method += [f"kept also by the photos of {names} alone{since}"] if passed else []
+        passed += rest
     curve: list[PromisePoint] = []
-    # From the largest share down to the first that fails: what is promised is then an interval, and on it
-    # coverage rises with the share, because beginnings do not fall and p-values do not rise.
-    for share, begin, row in zip(_SHARES[::-1], begins[::-1], p_values[::-1], strict=True):
-        passed = control_fwer(row[begin:], LEVEL, "split_fixed_sequence")
-        if not len(passed):
-            break
-        last = begin + int(passed[-1])
-        point = PromisePoint(float(share), float(leaf[last]), float(parent[last]))
+    for share, last in passed:
+        point = PromisePoint(share, float(leaf[last]), float(parent[last]))
         if curve and curve[-1][1:] == point[1:]:
             curve.pop()  # the same thresholds keep a smaller share too
         curve.append(point)
@@ -101,12 +101,54 @@ def fit_promise(
         return None
     return Promise(
         confidence=CONFIDENCE,
-        photos=photos,
-        method="; ".join([_METHOD, *(f"kept also by the photos of {name} alone" for name in groups or ())]),
+        photos=len(held_out),
+        method="; ".join(method),
         cost_weight=cost_weight,
         scope_threshold=scope_threshold,
         curve=tuple(reversed(curve)),
     )
+
+
+def _passed(
+    pairs: Sequence[tuple[Judged, Judged]],
+    leaf: Float64s,
+    parent: Float64s,
+    *,
+    below: float,
+    most: int,
+    watched: Sequence[tuple[Judged, Judged]] = (),
+) -> list[tuple[float, int]]:
+    """Return shares, from the largest down to the first that fails, and the last pair that passed for each.
+
+    What is promised is then an interval, and on it coverage rises with the share, because beginnings do not
+    fall and p-values do not rise.
+
+    Args:
+        pairs: (fit, held out), of photos that must keep the promise by themselves. That all of them do is an
+            intersection-union test (Berger 1982): each is tested at the full level.
+        leaf: thresholds of the path, (K,).
+        parent: likewise.
+        below: shares from here on are not tested.
+        most: no laxer pair is promised.
+        watched: (fit, held out), of photos among which no more than the share may be wrong; that proves
+            nothing for them, and makes the test of the others only stricter.
+    """
+    begins = _beginnings(pairs, leaf, parent)
+    # (shares, pairs): probability of so few wrong ones if the share of wrong ones were max_error. A pair
+    # that answers nobody has probability 1 and never passes.
+    p_values = np.max([_p_values(tested.counts(leaf, parent)) for _, tested in pairs], axis=0)
+    for _, seen in watched:
+        counts = seen.counts(leaf, parent)
+        p_values[counts.wrong[None] > _SHARES[:, None] * counts.answered[None]] = 1
+    found: list[tuple[float, int]] = []
+    for share, begin, row in zip(_SHARES[::-1], begins[::-1], p_values[::-1], strict=True):
+        if share >= below or begin > most:
+            continue
+        passed = control_fwer(row[begin:], LEVEL, "split_fixed_sequence")
+        if not len(passed):
+            break
+        found.append((float(share), min(begin + int(passed[-1]), most)))
+    return found
 
 
 def default_point(

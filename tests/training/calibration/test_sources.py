@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cascade.evaluation.labelled_answers import Judged
+from cascade.guarantees.risk_control import Promise
 from cascade.training.calibration.sources import promised_collections, rows_of, source_weights
 
 pytest.importorskip("mapie", reason="needs the extra `train`")
@@ -35,22 +36,39 @@ def answers(n: int, error: float, seed: int) -> Judged:
     return Judged(p, right, p, right, np.ones(n, dtype=bool))
 
 
-def test_a_promise_is_kept_by_every_group_or_not_given() -> None:
-    def smallest(**groups: tuple[Judged, Judged]) -> float:
-        promise = fit_promise(
-            answers(800, 0.05, 1),
-            answers(800, 0.05, 2),
-            max_error=0.1,
-            cost_weight=0.0,
-            scope_threshold=None,
-            groups=groups,
-        )
-        assert promise is not None
-        assert ("kept also by the photos of web alone" in promise.method) == bool(groups)
-        return promise.smallest
+def promised(**groups: tuple[Judged, Judged]) -> Promise:
+    """The promise of answers of which one in twenty is wrong, on 800 photos."""
+    promise = fit_promise(
+        answers(800, 0.05, 1),
+        answers(800, 0.05, 2),
+        max_error=0.1,
+        cost_weight=0.0,
+        scope_threshold=None,
+        groups=groups,
+    )
+    assert promise is not None
+    assert ("kept also by the photos of web alone" in promise.method) == bool(groups)
+    return promise
 
-    alone = smallest()
-    assert alone < 0.1
-    assert smallest(web=(answers(200, 0.05, 3), answers(200, 0.05, 4))) >= alone
+
+def test_a_promise_is_not_given_where_a_group_is_seen_to_break_it() -> None:
     # One group errs on three photos in ten: nothing below that can be promised to it.
-    assert smallest(web=(answers(200, 0.3, 5), answers(200, 0.3, 6))) > 0.3
+    assert promised(web=(answers(200, 0.3, 5), answers(200, 0.3, 6))).smallest > 0.25
+
+
+def test_a_group_too_small_to_prove_a_share_does_not_stop_all_photos_from_proving_it() -> None:
+    alone = promised()
+    assert alone.smallest < 0.1
+    small = promised(web=(answers(40, 0.0, 3), answers(40, 0.0, 4)))
+    assert small.smallest == pytest.approx(alone.smallest, abs=0.01)
+    since = float(small.method.rpartition("from ")[2].removesuffix(" on"))
+    assert since > small.smallest
+    # Where the group is tested too, nothing is answered that it could not prove.
+    point = small.operating_point(since)
+    assert point.leaf_threshold >= alone.operating_point(since).leaf_threshold
+
+
+def test_a_larger_share_answers_more_also_where_the_group_comes_in() -> None:
+    small = promised(web=(answers(40, 0.0, 3), answers(40, 0.0, 4)))
+    leaf = [point[1] for point in small.curve]
+    assert leaf == sorted(leaf, reverse=True)
