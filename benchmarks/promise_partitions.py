@@ -1,6 +1,7 @@
 """Is the promise kept? The whole procedure, repeated over random partitions of labelled photos.
 
-    python benchmarks/promise_partitions.py DATA [--bundle DIR] [--partitions 200] [--seed 0] [--cache FILE]
+    python benchmarks/promise_partitions.py DATA... [--out-of-scope DIR] [--bundle DIR] [--partitions 200]
+        [--seed 0] [--workers 2] [--cache FILE]
 
 The photos of the splits `calibration` and `test`, none of which trained a network, are thrown together and
 cut anew into as many calibration and test photos as before. On each new calibration part everything is fitted
@@ -14,7 +15,8 @@ error measured; and how many photos were answered. The promise is about the erro
 one scatters around that, so "kept" understates and "refuted" is the fairer check. The same for label sets.
 Networks stay as they are: they saw neither split.
 
-DATA holds {calibration,test}/LABEL/FILE. Running the networks takes minutes; --cache keeps their outputs.
+DATA holds {calibration,test}/LABEL/FILE; DIR, photos that are none of the labels. Running
+the networks takes minutes; --cache keeps their outputs.
 """
 
 from __future__ import annotations
@@ -22,16 +24,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from scipy import stats
 
 from cascade import Bundle, Cascade
-from cascade.evaluation.dataset import scan
+from cascade.evaluation.dataset import Photo, scan
 from cascade.evaluation.guarantee_check import sets_of
 from cascade.evaluation.labelled_answers import judge
 from cascade.labels import NOT_MINE
@@ -40,8 +44,10 @@ from cascade.training.calibration.arbiter import arbitrate
 from cascade.training.calibration.cross_fitting import calibrate
 from cascade.training.calibration.guarantees import fit_guarantees
 from cascade.training.calibration.out_of_distribution import InScope, run_scope
+from cascade.training.calibration.outlier_exposure import Strangers
 from cascade.training.calibration.router import expected_gain
 from cascade.training.calibration.stage_logits import Outputs
+from cascade.training.project import strangers_in
 
 SHARES = (0.03, 0.05, 0.08, 0.10, 0.15, 0.20, 0.30)
 COVERAGES = (0.80, 0.90, 0.95)
@@ -49,7 +55,8 @@ COVERAGES = (0.80, 0.90, 0.95)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="+")
+    parser.add_argument("--out-of-scope", type=Path, help="photos that are none of the labels")
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--partitions", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
@@ -57,7 +64,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="partitions that are worked on at once")
     given = parser.parse_args()
     bundle = Bundle.load(given.bundle)
-    said = outputs_of_everybody(bundle, given.data, given.cache)
+    said = outputs_of_everybody(bundle, given.data, given.out_of_scope, given.cache)
     work = partial(one_partition, bundle, said, given.seed)
     found = []
     with ProcessPoolExecutor(given.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -68,22 +75,38 @@ def main() -> None:
     report(bundle, said, found)
 
 
-def outputs_of_everybody(bundle: Bundle, data: Path, cache: Path | None) -> dict[str, np.ndarray]:
+def outputs_of_everybody(
+    bundle: Bundle, data: list[Path], out_of_scope: Path | None, cache: Path | None
+) -> dict[str, np.ndarray]:
     """Everybody's outputs on both splits: every photo shown to every expert, once."""
     if cache is not None and cache.is_file():
         with np.load(cache) as stored:
             return dict(stored)
     cascade = Cascade(bundle, ask="always")
     dataset = scan(data, bundle.tree.labels)
-    photos = [*dataset.split("calibration"), *dataset.split("test")]
+    said = outputs_on(cascade, [*dataset.split("calibration"), *dataset.split("test")])
+    if out_of_scope is not None:
+        with TemporaryDirectory() as notes:
+            strangers = strangers_in(out_of_scope, Path(notes)).photos
+        said |= {f"stranger {name}": values for name, values in outputs_on(cascade, strangers).items()}
+    if cache is not None:
+        np.savez(cache, **said)
+    return said
+
+
+def outputs_on(cascade: Cascade, photos: Sequence[Photo]) -> dict[str, np.ndarray]:
+    """What every stage says of photos; a label that the bundle does not know has the target -1."""
     parts: dict[str, list[np.ndarray]] = {}
+    columns = {label: column for column, label in enumerate(cascade.bundle.tree.labels)}
     for start in range(0, len(photos), 32):
         chunk = photos[start : start + 32]
         prepared = cascade.prepare_photos([photo.path for photo in chunk])
         out = cascade.run_stages(prepared.inputs, ask="always")
+        read = [chunk[i] for i in prepared.positions]
         rows = {
-            "targets": np.array([bundle.tree.labels.index(chunk[i].label) for i in prepared.positions]),
-            "calibration": np.array([chunk[i].split == "calibration" for i in prepared.positions]),
+            "targets": np.array([columns.get(photo.label, -1) for photo in read]),
+            "calibration": np.array([photo.split == "calibration" for photo in read]),
+            "sources": np.array([photo.source for photo in read], dtype="U64"),
             "general": out.general_logits,
             "embedding": out.embedding,
             **{f"expert {name}": logits for name, logits in out.expert_logits.items()},
@@ -92,10 +115,7 @@ def outputs_of_everybody(bundle: Bundle, data: Path, cache: Path | None) -> dict
             parts.setdefault(name, []).append(values)
         print(f"\rphotos {start + len(chunk)}/{len(photos)}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    said = {name: np.concatenate(values) for name, values in parts.items()}
-    if cache is not None:
-        np.savez(cache, **said)
-    return said
+    return {name: np.concatenate(values) for name, values in parts.items()}
 
 
 def one_partition(bundle: Bundle, said: dict[str, np.ndarray], seed: int, number: int) -> dict:
@@ -107,15 +127,23 @@ def one_partition(bundle: Bundle, said: dict[str, np.ndarray], seed: int, number
         said["general"].astype(np.float64),
         {name: said[f"expert {name}"].astype(np.float64) for name in own},
         said["targets"],
+        tuple(said["sources"].tolist()),
     )
-    known = InScope(said["general"], said["embedding"], said["targets"])
+    known = InScope(said["general"], said["embedding"], said["targets"], everything.sources)
+    strangers = None
+    if "stranger general" in said:
+        strangers = Strangers(
+            said["stranger general"], said["stranger embedding"], tuple(said["stranger sources"].tolist())
+        )
     order = np.random.default_rng([seed, number]).permutation(n)
     first = int(said["calibration"].sum())
     ours, theirs = np.sort(order[:first]), np.sort(order[first:])
 
     fitted = calibrate(everything.rows(ours), tree, own, costs, seed=number)
     fitted = dataclasses.replace(fitted, dial=())  # only the default is examined
-    made = fit_guarantees(fitted, known.rows(ours), tree, seed=number, max_error=0.1, metadata={})
+    made = fit_guarantees(
+        fitted, known.rows(ours), tree, seed=number, max_error=0.1, metadata={}, strangers=strangers
+    )
 
     test = everything.rows(theirs)
     asked = np.zeros((len(theirs), len(own)), dtype=np.bool_)

@@ -32,6 +32,8 @@ _SHARPNESS: Final = 3
 #: normal prior of standard deviation 1/2 (the loss is the mean over the photos): two right answers are no
 #: reason to be certain.
 _PULL: Final = 1e-3
+#: Steps that change the loss or a number by less are not worth making.
+_PRECISION: Final = 1e-7
 _PRIOR: Final = 2.0
 
 
@@ -46,7 +48,8 @@ def arbitrate(
     `cascade.training.export.decision_graphs`."""
     packed = _pack(parameters)
     with torch.no_grad():
-        log_z = _pool(torch.from_numpy(packed), _tensors(outputs), tree, experts, asked)
+        numbers = torch.from_numpy(packed)
+        log_z = _pool(numbers, *_votes(numbers, _tensors(outputs), tree, experts), asked)
     return np.exp(log_z.numpy())
 
 
@@ -69,26 +72,38 @@ def _tensors(outputs: Outputs) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     )
 
 
-def _pool(
+def _votes(
     packed: torch.Tensor,
     tensors: tuple[torch.Tensor, dict[str, torch.Tensor]],
     tree: LabelTree,
     experts: Mapping[str, Sequence[str]],
-    asked: Bools,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Return the general model's log probabilities and every expert's vote, (N, L) each.
+
+    Neither depends on who is asked, so a fit computes them once for all that it must serve.
+    """
+    count = len(experts)
+    general, expert_logits = tensors
+    log_p = torch.log_softmax(general / packed[0].exp(), dim=1)
+    votes = []
+    for column, (name, own) in enumerate(experts.items()):
+        log_q = torch.log_softmax(expert_logits[name] / packed[1 + column].exp(), dim=1)
+        log_r = share_with_others(log_p, log_q, tree, own)
+        votes.append(packed[1 + count + column] * log_r + packed[1 + 2 * count + column] * log_p)
+    return log_p, votes
+
+
+def _pool(
+    packed: torch.Tensor, log_p: torch.Tensor, votes: Sequence[torch.Tensor], asked: Bools
 ) -> torch.Tensor:
     """Log probabilities (N, L), differentiable in the packed parameters (4 + 3 E,)."""
-    count = len(experts)
-    general, said = tensors
-    log_p = torch.log_softmax(general / packed[0].exp(), dim=1)
     total = log_p
-    for column, (name, own) in enumerate(experts.items()):
-        log_q = torch.log_softmax(said[name] / packed[1 + column].exp(), dim=1)
-        log_r = share_with_others(log_p, log_q, tree, own)
-        vote = packed[1 + count + column] * log_r + packed[1 + 2 * count + column] * log_p
-        total = total + vote * torch.from_numpy(asked[:, [column]].astype(np.float64))
+    for column, vote in enumerate(votes):
+        if asked[:, column].any():
+            total = total + vote * torch.from_numpy(asked[:, [column]].astype(np.float64))
     total = torch.log_softmax(total, dim=1)
     sure = total.max(1, keepdim=True).values.exp()
-    k0, k1, k2 = packed[1 + 3 * count :]
+    k0, k1, k2 = packed[1 + 3 * len(votes) :]
     return torch.log_softmax(total * (k0 + k1 * sure + k2 * sure.square()).exp(), dim=1)
 
 
@@ -126,13 +141,16 @@ def fit_arbiter(outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequenc
     packed = torch.tensor(start, requires_grad=True)
     pull = max(_PULL, _PRIOR / len(outputs.targets))
     prior = torch.tensor(start)
-    optimizer = torch.optim.LBFGS([packed], max_iter=200, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [packed], max_iter=200, tolerance_change=_PRECISION, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss = torch.zeros((), dtype=torch.float64)
+        log_p, votes = _votes(packed, tensors, tree, experts)
         for share, asked in masks:
-            loss = loss + share * _loss(_pool(packed, tensors, tree, experts, asked), targets, weights)
+            loss = loss + share * _loss(_pool(packed, log_p, votes, asked), targets, weights)
         loss = loss + pull * (packed - prior).square().sum()
         loss.backward()
         return loss
