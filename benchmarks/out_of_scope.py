@@ -1,9 +1,11 @@
 """What is out of scope, and does the bundle notice? Several scores side by side, and the bundle's answers.
 
-    python benchmarks/out_of_scope.py DATA [--objects DIR ...] [--bundle DIR] [--seed 0]
+    python benchmarks/out_of_scope.py DATA... [--out-of-scope DIR] [--objects DIR ...] [--bundle DIR]
+        [--max-error 0.05 ...] [--seed 0]
 
-Every score of `scope_scores.py` is built as a graph, from two thirds of the split `calibration` and without
-photos out of scope (`--out-of-scope` of `cascade train`). Things that are no scene:
+Every score of `scope_scores.py` is built as a graph, from two thirds of the split `calibration`; with
+`--out-of-scope` (see `cascade train`) also the score "exposed", built from its split `train` too, and
+its split `test` is one more kind of things. Things that are no scene:
 
     packaged   photographs and figures inside scikit-image and scikit-learn that show none of the labels
     faces      portraits, the subset of LFW inside scikit-image (25 x 25 pixels, grey)
@@ -16,8 +18,8 @@ photos out of scope (`--out-of-scope` of `cascade train`). Things that are no sc
 They are cut in two, by turns. The first half and the held-out part of `calibration` choose the best score, by
 mean AUROC over the kinds. The second half and the split `test`, which chose nothing, are what is printed:
 AUROC, and the share of things that stay in scope where 95 % of the photos of `test` do. Then, for the bundle
-as it is: how many things get an answer at the default operating point, a label, or a label with a confidence
-of 0.9. Vehicles stand in streets, so some of their photos are in scope after all.
+as it is: how many things get an answer at the default operating point and at every `--max-error`, a label, or
+a label with a confidence of 0.9. Vehicles stand in streets, so some of their photos are in scope after all.
 """
 
 from __future__ import annotations
@@ -36,8 +38,9 @@ from sklearn.model_selection import StratifiedKFold
 from cascade import Cascade
 from cascade.evaluation.dataset import Photo, scan
 from cascade.imaging.files import FindOptions, find_photos
-from cascade.policy import answer_kind, best_of, in_scope
+from cascade.policy import OperatingPoint, answer_kind, best_of, in_scope
 from cascade.training.calibration.out_of_distribution import METHOD, InScope, run_scope, scope_graph
+from cascade.training.calibration.outlier_exposure import Strangers, exposed
 
 KEPT = 0.95
 COUNT = 60
@@ -99,7 +102,9 @@ WORDS = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="+")
+    parser.add_argument("--out-of-scope", type=Path, help="photos that are none of the labels")
+    parser.add_argument("--max-error", type=float, action="append", default=[])
     parser.add_argument("--objects", type=Path, action="append", default=[])
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--seed", type=int, default=0)
@@ -110,7 +115,12 @@ def main() -> None:
     calibration, test = (said_of(cascade, dataset.split(name), name) for name in ("calibration", "test"))
     folds = StratifiedKFold(3, shuffle=True, random_state=given.seed)
     fit, held_out = next(iter(folds.split(calibration["general"], calibration["targets"])))
-    known = InScope(calibration["general"], calibration["embedding"], calibration["targets"])
+    known = InScope(
+        calibration["general"],
+        calibration["embedding"],
+        calibration["targets"],
+        tuple(calibration["sources"].tolist()),
+    )
     things = {
         name: said_of(cascade, list(make(np.random.default_rng(given.seed))), name)
         for name, make in KINDS.items()
@@ -119,9 +129,24 @@ def main() -> None:
         found = [item.path for item in find_photos([str(folder)], FindOptions())]
         step = max(1, len(found) // given.photos)
         things[folder.name] = said_of(cascade, found[::step], folder.name)
-    models = {method: scope_graph(known.rows(fit), {}, METHODS[method]) for method in METHODS}
+    methods = dict(METHODS)
+    if given.out_of_scope is not None:
+        elsewhere = scan(given.out_of_scope)
+        learned = elsewhere.split("train") or elsewhere.photos
+        said = said_of(cascade, learned, "out of scope")
+        sources = tuple(photo.source for photo in learned)
+        methods["exposed"] = exposed(Strangers(said["general"], said["embedding"], sources))
+        if elsewhere.split("test"):
+            things["elsewhere"] = said_of(cascade, elsewhere.split("test"), "elsewhere")
+    models = {method: scope_graph(known.rows(fit), {}, methods[method]) for method in methods}
     compare(models, rows_of(calibration, held_out), test, things)
-    answers(cascade, test, things)
+    answers(cascade, test, things, cascade.operating_point, "at its default operating point")
+    for share in given.max_error:
+        promise = cascade.bundle.promise
+        if promise is None or share < promise.smallest:
+            print(f"\n{share:.1%} cannot be promised by this bundle")
+            continue
+        answers(cascade, test, things, promise.operating_point(share), f"where {share:.1%} is promised")
 
 
 # --- things that are no scene ----------------------------------------------------------------------------
@@ -236,8 +261,10 @@ def said_of(cascade: Cascade, photos: Sequence, name: str) -> dict[str, np.ndarr
             "score": np.zeros(len(out.general_logits)) if out.scope_score is None else out.scope_score,
         }
         if labelled:
-            labels = cascade.bundle.tree.labels
-            rows["targets"] = np.array([labels.index(chunk[i].label) for i in prepared.positions])
+            read = [chunk[i] for i in prepared.positions]
+            labels = {label: column for column, label in enumerate(cascade.bundle.tree.labels)}
+            rows["targets"] = np.array([labels.get(photo.label, -1) for photo in read])
+            rows["sources"] = np.array([photo.source for photo in read], dtype="U64")
         for key, values in rows.items():
             parts.setdefault(key, []).append(values)
         print(f"\r{name}: {start + len(chunk)}/{len(photos)}   ", end="", file=sys.stderr, flush=True)
@@ -292,11 +319,10 @@ def still_in_scope(inside: np.ndarray, outside: np.ndarray) -> float:
     return float((outside <= np.quantile(inside, KEPT)).mean())
 
 
-def answers(cascade: Cascade, test: dict, things: dict) -> None:
-    """What the bundle as it is answers at its default operating point, with its scope stage and without."""
-    point, tree = cascade.operating_point, cascade.bundle.tree
-    bundle = cascade.bundle
-    print(f"answers of the bundle {bundle.name} {bundle.version} at its default operating point, shares")
+def answers(cascade: Cascade, test: dict, things: dict, point: OperatingPoint, title: str) -> None:
+    """What the bundle as it is answers at an operating point, with its scope stage and without."""
+    bundle, tree = cascade.bundle, cascade.bundle.tree
+    print(f"\nanswers of the bundle {bundle.name} {bundle.version} {title}, shares")
     print(
         f"{'':<12}{'n':>6}{'in scope':>10}{'answered':>10}{'label':>8}{'label >= 0.9':>14}"
         f"{'answered without scope':>24}"

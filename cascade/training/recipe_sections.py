@@ -17,7 +17,8 @@ class Backbone:
         name: any timm model.
         weights: ``package:NAME`` takes a weights file that comes inside an installed Python package,
             ``timm`` lets timm fetch its own, ``file:PATH`` loads a state dict, ``none`` starts from
-            random numbers, ``stage:general`` starts an expert from the trained general model.
+            random numbers, ``stage:general`` starts an expert from the trained general model, ``bundle:PATH``
+            from the general model of a finished bundle and ``bundle:default`` from that of the shipped one.
     """
 
     name: str = "tf_efficientnet_lite0"
@@ -25,10 +26,12 @@ class Backbone:
 
     def __post_init__(self) -> None:
         kind, _, rest = self.weights.partition(":")
-        if not (self.weights in ("timm", "none") or (kind in ("package", "file", "stage") and rest)):
+        if not (
+            self.weights in ("timm", "none") or (kind in ("package", "file", "stage", "bundle") and rest)
+        ):
             raise RecipeError(
-                f"backbone.weights is {self.weights!r}; use 'timm', 'none', 'package:NAME', 'file:PATH' or "
-                "'stage:general'"
+                f"backbone.weights is {self.weights!r}; use 'timm', 'none', 'package:NAME', 'file:PATH', "
+                "'bundle:PATH' or 'stage:general'"
             )
 
 

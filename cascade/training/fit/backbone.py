@@ -20,6 +20,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from cascade.errors import RecipeError
+from cascade.training.fit.bundle_weights import copy_backbone
 from cascade.training.recipe import Recipe
 from cascade.training.recipe_sections import Backbone
 
@@ -86,10 +87,15 @@ def load_backbone(backbone: Backbone, work: Path | None = None) -> nn.Module:
     Raises:
         RecipeError: when timm does not know the model or the weights cannot be had or do not fit.
     """
+    kind, _, name = backbone.weights.partition(":")
     try:
         if backbone.weights == "timm":
             return timm.create_model(backbone.name, pretrained=True, num_classes=0)
         model = timm.create_model(backbone.name, pretrained=False)
+        if kind == "bundle":
+            model.reset_classifier(0)
+            copy_backbone(model, name)
+            return model
     except RuntimeError as error:
         raise RecipeError(f"backbone {backbone.name!r}: {error}") from error
     except OSError as error:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch", reason="needs the extra `train`")
 pytest.importorskip("timm", reason="needs the extra `train`")
 
+from cascade.bundle.manifest import Bundle
 from cascade.errors import RecipeError
 from cascade.imaging.preprocessing import InputSpec
+from cascade.inference.pipeline import Pipeline
 from cascade.training.fit.backbone import Network, backbone_file, build, save_backbone
 from cascade.training.recipe import Recipe, linked
 from cascade.training.recipe_sections import Backbone, Schedule
@@ -73,3 +77,24 @@ def test_only_experts_start_from_a_stage_and_only_from_the_general_one(weights: 
     general = replace(GENERAL, backbone=Backbone("tf_efficientnet_lite0", "stage:general"))
     with pytest.raises(RecipeError, match="only experts start from a stage"):
         linked([general] if weights == "stage:general" else [GENERAL, expert(weights)])
+
+
+def test_a_network_starts_from_the_general_model_of_a_bundle() -> None:
+    """Same photo, same embedding as the bundle's own graph gives, to the half precision of its weights."""
+    bundle = Bundle.load(None)
+    spec = bundle.general.input
+    assert spec is not None
+    backbone = Backbone("tf_efficientnet_lite0", "bundle:default")
+    network = build(replace(GENERAL, input=spec, backbone=backbone))
+    pixels = np.random.default_rng(5).integers(0, 256, (2, 9, 9, 3), dtype=np.uint8)
+    photos = np.stack([np.asarray(Image.fromarray(p).resize((spec.width, spec.height))) for p in pixels])
+    expected = Pipeline.of(bundle).run({spec: photos}, ask="never").embedding
+    with torch.inference_mode():
+        found = network.eval()(torch.from_numpy(photos).permute(0, 3, 1, 2))[1]
+    np.testing.assert_allclose(found.numpy(), expected, atol=0.02)
+    assert np.abs(expected).max() > 0.5, "a network that says nothing would pass too"
+
+
+def test_another_backbone_than_the_bundles_is_refused() -> None:
+    with pytest.raises(RecipeError, match="has another backbone"):
+        build(replace(GENERAL, backbone=Backbone("tf_efficientnet_lite1", "bundle:default")))
