@@ -18,8 +18,9 @@ from cascade.arrays import Bools, Float32s, Float64s, Pixels, softmax
 from cascade.bundle.stage import FEATURES, Stage
 from cascade.errors import ImageError
 from cascade.imaging.decoding import MAX_PIXELS, ImageSource, load_image
-from cascade.imaging.preprocessing import InputSpec, decoding_of, prepare
+from cascade.imaging.preprocessing import InputSpec, decoding_of
 from cascade.inference.arbitration import arbiter_feeds
+from cascade.inference.photo_inputs import PhotoInputs
 from cascade.inference.routing import choose_experts
 from cascade.inference.session import GraphSession, open_stage
 
@@ -31,12 +32,12 @@ __all__ = ["Pipeline", "PreparedPhotos", "StageOutputs", "graph_outputs"]
 
 @dataclass(frozen=True, slots=True)
 class PreparedPhotos:
-    """Photos that were decoded and made ready for every stage; what `Pipeline.prepare` returns.
+    """Photos that were decoded; what `Pipeline.prepare` returns.
 
     Attributes:
         inputs: input specification -> uint8 (N, H, W, 3), of the N photos that could be read; empty if none.
         positions: N ascending places among the photos that were given.
-        read_ms: N pairs of milliseconds: decoding, preprocessing.
+        read_ms: N pairs of milliseconds: decoding, preprocessing for the general model.
         warnings: N tuples of what was odd about a photo, see `Prediction`.
         failed: (place, error, milliseconds) of every other photo.
     """
@@ -123,7 +124,7 @@ class Pipeline:
         )
 
     def prepare(self, photos: Iterable[ImageSource], *, max_pixels: int = MAX_PIXELS) -> PreparedPhotos:
-        """Decode each photo once and make the input of every stage.
+        """Decode each photo once and make the input of the general model; those of experts follow on demand.
 
         Args:
             photos: what `cascade.imaging.decoding.load_image` takes, any number of them.
@@ -134,7 +135,7 @@ class Pipeline:
         """
         specs = tuple(dict.fromkeys(self._specs.values()))
         target, reducing_gap = decoding_of(specs)
-        arrays: dict[InputSpec, list[Pixels]] = {spec: [] for spec in specs}
+        inputs = PhotoInputs(specs)
         positions, read_ms, warnings, failed = [], [], [], []
         for position, source in enumerate(photos):
             started = time.perf_counter()
@@ -151,12 +152,10 @@ class Pipeline:
                 failed.append((position, error, (time.perf_counter() - started) * 1e3))
                 continue
             decoded = time.perf_counter()
-            for spec, prepared in arrays.items():
-                prepared.append(prepare(image, spec))
+            inputs.add(image)
             positions.append(position)
             warnings.append(tuple(odd))
             read_ms.append(((decoded - started) * 1e3, (time.perf_counter() - decoded) * 1e3))
-        inputs = {spec: np.stack(prepared) for spec, prepared in arrays.items() if prepared}
         return PreparedPhotos(inputs, tuple(positions), tuple(read_ms), tuple(warnings), tuple(failed))
 
     def run(
@@ -193,8 +192,12 @@ class Pipeline:
         for column, expert in enumerate(self._experts):
             rows = deferred[:, column]
             if rows.any():
-                taken = general[FEATURES] if expert.takes == FEATURES else inputs[self._specs[expert.name]]
-                expert_logits[expert.name] = self.session(expert).run_photos(taken[rows])["logits"]
+                seen = (
+                    general[FEATURES][rows]
+                    if expert.takes == FEATURES
+                    else _rows(inputs, self._specs[expert.name], rows)
+                )
+                expert_logits[expert.name] = self.session(expert).run_photos(seen)["logits"]
                 clock.lap(expert.name)
 
         # With nobody asked, the arbiter is the calibrated general model.
@@ -265,6 +268,11 @@ def graph_outputs(name: str, *, shared: bool) -> list[str]:
     if name != "general":
         return ["logits"]
     return ["logits", "embedding", FEATURES] if shared else ["logits", "embedding"]
+
+
+def _rows(inputs: Mapping[InputSpec, Pixels], spec: InputSpec, chosen: Bools) -> Pixels:
+    """Return the input of the chosen photos; of photos that `Pipeline.prepare` read, made now."""
+    return inputs.rows(spec, chosen) if isinstance(inputs, PhotoInputs) else inputs[spec][chosen]
 
 
 class _Clock:
