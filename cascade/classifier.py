@@ -204,7 +204,9 @@ class Cascade:
         """
         batch_size = arguments.count("batch_size", batch_size)
         photos = arguments.photos(images)
-        batches = map_batches(self.predict_batch, photos, workers=self.workers, batch_size=batch_size)
+        batches = map_batches(
+            self.predict_batch, photos, workers=self.workers, batch_size=batch_size, bytes_of=_bytes_of
+        )
         return (prediction for batch in batches for prediction in batch)
 
     def warm_up(self) -> None:
@@ -278,6 +280,10 @@ def _label_sets(bundle: Bundle) -> LabelSets:
     if bundle.label_sets is None:
         raise UsageError(f"the bundle {bundle.name!r} was made without the numbers of label sets")
     return bundle.label_sets
+
+
+def _bytes_of(source: Any) -> int:
+    return len(source) if isinstance(source, bytes | bytearray | memoryview) else 0
 
 
 def _path_of(source: Any) -> str | None:

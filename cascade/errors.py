@@ -41,6 +41,7 @@ IMAGE_ERROR_CODES: Final[dict[str, str]] = {
     "truncated": "the image ends early and too little of it can be decoded",
     "damaged": "the image data is damaged",
     "too_many_pixels": "the image has more pixels than the limit allows",
+    "too_many_bytes": "the object or archive member is larger than any photo, so it is not read into memory",
     "too_small": "the image has no area to look at",
     "not_enough_memory": "decoding the image would take more memory than this process may use",
     "fatal": "reading the image crashed the process in an earlier run, so it is passed over",

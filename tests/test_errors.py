@@ -49,7 +49,7 @@ def test_codes_are_stable() -> None:
     assert set(IMAGE_ERROR_CODES) == {
         "not_found", "is_directory", "not_permitted", "unreadable", "empty", "not_an_image", "unsupported",
         "truncated", "damaged", "too_many_pixels", "too_small", "fatal",
-        "killed", "not_enough_memory",
+        "killed", "not_enough_memory", "too_many_bytes",
     }  # fmt: skip
     assert set(IMAGE_WARNING_CODES) == {"truncated", "damaged", "profile_ignored"}
     for meaning in (*IMAGE_ERROR_CODES.values(), *IMAGE_WARNING_CODES.values()):

@@ -19,7 +19,6 @@ from cascade.cli.classify_options import classify_options
 from cascade.cli.options import command
 from cascade.errors import UsageError
 from cascade.imaging.files import FindOptions, Found, find_photos, printable
-from cascade.imaging.path_list import read_list
 from cascade.runs.crash_guard import CrashGuard
 from cascade.runs.dry_run import dry_run
 from cascade.runs.durable_output import Store, open_store
@@ -31,11 +30,14 @@ from cascade.runs.rows import Row, bundle_hash, bundle_id, choose_fields
 from cascade.runs.sidecar import SidecarWriter
 from cascade.runs.sorting import plan_sorting, sort_photos
 from cascade.runs.writers import make_format, write_json
+from cascade.storage.sources import is_local, photos_of, photos_of_list
 
 __all__ = ["classify"]
 
 #: Where a photo was passed over because it is reached by a link.
 _LINKS_ADVICE = "give --follow-links to follow links out of the folder"
+#: Where photos may be in archives.
+_ARCHIVES_ADVICE = "give --archives to look into tar archives and Parquet files"
 
 
 @command
@@ -43,6 +45,9 @@ _LINKS_ADVICE = "give --follow-links to follow links out of the folder"
 @classify_options
 def classify(**given: Any) -> int:
     """Classify photos: files, folders (recursively), or - for a list of paths on standard input.
+
+    Photos may also be in an object store (s3://BUCKET/PREFIX, gs:// and other URLs that fsspec opens), in tar
+    archives (.tar, .tar.gz), and in Parquet files that hold their bytes. They are read as they come.
 
     Every photo becomes one row, also one that cannot be read; its row says why. A run with --output that was
     stopped, by whatever, goes on where it was when the same command is given with --resume.
@@ -57,7 +62,12 @@ def classify(**given: Any) -> int:
 def _classify(options: ClassifyOptions) -> int:
     """Run the command; returns its exit code."""
     options.check_targets()
-    find = FindOptions(follow_links=options.follow_links, hidden=options.hidden)
+    find = FindOptions(
+        follow_links=options.follow_links,
+        hidden=options.hidden,
+        archives=options.archives,
+        image_column=options.image_column,
+    )
     stop: list[Interrupt] = []
     batches = _batches(options, find, lambda: bool(stop) and stop[0].stopped)
     cascade = _load_cascade(options)
@@ -134,16 +144,19 @@ def _batches(
         find_photos(options.paths, find)  # refuses what does not exist
         return watch_batches(options.paths, find, stopped)
     if options.from_list:
-        found = read_list(sys.stdin.buffer, null=options.null, stopped=stopped)
+        found = photos_of_list(
+            sys.stdin.buffer, find, null=options.null, stopped=stopped, local_only=options.local_only
+        )
         nothing = "the list on standard input is empty"
     else:
-        found = find_photos(options.paths, find)
+        found = photos_of(options.paths, find)
         names = ", ".join(map(printable, options.paths))
         nothing = f"{names}: holds no photos; give a folder that does, or files"
     first = next(found, None)
     if first is None:
         passed = ", ".join(f"{what} {number:,}" for what, number in find.left_out.items())
         advice = f"; {_LINKS_ADVICE}" if find.left_out["links"] else ""
+        advice += f"; {_ARCHIVES_ADVICE}" if find.left_out["archives"] else ""
         raise UsageError(nothing + (f" (passed over: {passed}{advice})" if passed else ""))
     return [itertools.chain([first], found)]
 
@@ -202,7 +215,9 @@ def _open_store(options: ClassifyOptions, cascade: Cascade, name: str) -> Store:
 def _progress(options: ClassifyOptions, find: FindOptions) -> Progress:
     # Rows that go to the terminal show how far the run is; a bar would run through them.
     hidden = options.quiet or (options.output_path is None and sys.stdout.isatty())
-    unknowable = options.from_list or options.watch
+    # Listing a bucket twice costs money, and reading an archive twice time.
+    cheap = all(map(is_local, options.paths)) and not options.archives
+    unknowable = options.from_list or options.watch or not cheap
     count = None if unknowable else lambda: sum(1 for _ in find_photos(options.paths, find.uncounted()))
     return Progress(quiet=hidden, count=count)
 

@@ -92,6 +92,14 @@ _finding_options: Final = together(
         "--follow-links", is_flag=True, help="Follow links out of the folders, and links to folders."
     ),
     click.option("--hidden", is_flag=True, help="Also look at names that begin with a dot."),
+    click.option(
+        "--archives", is_flag=True, help="Look into the tar archives and Parquet files of folders, too."
+    ),
+    click.option(
+        "--image-column",
+        metavar="NAME",
+        help="Column of Parquet files that holds the photos.  [default: image, bytes, or the only one]",
+    ),
 )
 
 #: What is done with the answers, and what is said about the run.

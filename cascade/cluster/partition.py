@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 
 from cascade.classifier import Cascade
-from cascade.cluster.fetching import ahead, is_url, read_url
 from cascade.cluster.options import PartitionOptions
 from cascade.errors import BundleError, CascadeError, ImageError, MissingExtraError, UsageError
 from cascade.prediction import ErrorInfo, Prediction
 from cascade.runs.arrow_rows import arrow_schema, arrow_table
 from cascade.runs.rows import Row, bundle_hash, bundle_id, make_row
+from cascade.storage.fetching import ahead, is_url, read_url
 
 if TYPE_CHECKING:
     import pyarrow as pa

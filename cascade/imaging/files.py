@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cascade.errors import UsageError
-from cascade.imaging.recognition import PHOTO_SUFFIXES, looks_like_photo
+from cascade.imaging.recognition import PHOTO_SUFFIXES, is_named_like_an_archive, looks_like_photo
 from cascade.prediction import ErrorInfo
 
 __all__ = [
@@ -42,16 +42,21 @@ class Found:
     """A photo, or a place where photos could not be looked for.
 
     Attributes:
-        path: as the user gave it, or below what the user gave; bytes that are not UTF-8 are surrogates.
+        path: as the user gave it, or below what the user gave; bytes that are not UTF-8 are surrogates. Of a
+            photo that is no local file it is the name alone, which is the same in every run.
         size: bytes; -1 if the file could not be looked at (classifying it then says why).
-        mtime_ns: time of the last change, nanoseconds since 1970; 0 likewise.
+        mtime_ns: time of the last change, nanoseconds since 1970; 0 likewise. Of a photo in an archive it is
+            that of the archive.
         error: why there is nothing to classify, e.g. for a folder that may not be entered.
+        read: returns the bytes of a photo that is no local file, on any thread and at any time; raises
+            `ImageError`. None means that ``path`` is a local file.
     """
 
     path: str
     size: int = -1
     mtime_ns: int = 0
     error: ErrorInfo | None = None
+    read: Callable[[], bytes] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +66,21 @@ class FindOptions:
     Attributes:
         follow_links: follow links out of the folders that were given, and links to folders.
         hidden: look at names that begin with a dot.
+        archives: look into the tar archives and Parquet files of folders; those that are named are always
+            looked into.
+        image_column: column of Parquet files that holds the photos; None finds it.
         left_out: counts what was passed over, by reason; filled while `find_photos` runs.
     """
 
     follow_links: bool = False
     hidden: bool = False
+    archives: bool = False
+    image_column: str | None = None
     left_out: Counter[str] = field(default_factory=Counter, compare=False)
 
     def uncounted(self) -> FindOptions:
         """Return the same options with a count of their own, for a second look at the same folders."""
-        return FindOptions(self.follow_links, self.hidden)
+        return replace(self, left_out=Counter())
 
 
 def find_photos(roots: Sequence[str], options: FindOptions | None = None) -> Iterator[Found]:
@@ -141,6 +151,8 @@ def _why_left_out(
         return "hidden"
     if is_link and not options.follow_links and (is_folder or not _stays_inside(path, inside)):
         return "links"
+    if not is_folder and is_named_like_an_archive(name):
+        return None if options.archives else "archives"
     return None if is_folder or _is_photo(path, is_link) else "not photos"
 
 

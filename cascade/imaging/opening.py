@@ -36,7 +36,7 @@ def open_photo(path: str | os.PathLike[str]) -> BinaryIO:
 
 def _why_not_found(path: str | os.PathLike[str]) -> str:
     if re.match("(https?|ftp|s3|gs|file|data):", str(path), re.IGNORECASE):
-        return "no such file: it is a web address, and nothing is downloaded; give a file or its bytes"
+        return "no such file: it is a web address; `cascade classify` reads it, here give a file or its bytes"
     return "no such file"
 
 

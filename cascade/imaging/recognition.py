@@ -11,7 +11,13 @@ from typing import Final
 
 from cascade.imaging.raw_photos import RAW_SUFFIXES, is_raw_start
 
-__all__ = ["PHOTO_SUFFIXES", "looks_like_photo"]
+__all__ = [
+    "ARCHIVE_SUFFIXES",
+    "PHOTO_SUFFIXES",
+    "is_named_like_an_archive",
+    "looks_like_photo",
+    "starts_like_photo",
+]
 
 #: Endings of photos, in lower case. `cascade.imaging.decoding` decides by content; this list only spares
 #: folder scans from opening every file.
@@ -22,6 +28,9 @@ PHOTO_SUFFIXES: Final = frozenset(
         *RAW_SUFFIXES,
     )
 )
+
+#: Endings of files that hold many photos, in lower case.
+ARCHIVE_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".parquet")
 
 _READ_BYTES: Final = 32
 _ISO_BRANDS: Final = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
@@ -37,6 +46,16 @@ def looks_like_photo(path: str) -> bool:
             head = file.read(_READ_BYTES)
     except (OSError, ValueError):
         return False
+    return starts_like_photo(head)
+
+
+def is_named_like_an_archive(name: str) -> bool:
+    """Whether a name ends like that of a tar archive or Parquet file."""
+    return name.lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def starts_like_photo(head: bytes) -> bool:
+    """Whether the first bytes of a file, 32 of them if there are so many, are those of an image."""
     return (
         head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"))
         or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")

@@ -6,34 +6,45 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import Final, TypeVar
 
-__all__ = ["map_batches"]
+__all__ = ["MOST_BYTES", "map_batches"]
+
+#: Bytes of items that are held at a time; a batch of one item is always possible.
+MOST_BYTES: Final = 512 << 20
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def map_batches(
-    function: Callable[[Sequence[Item]], Result], items: Iterable[Item], *, workers: int, batch_size: int
+    function: Callable[[Sequence[Item]], Result],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    batch_size: int,
+    bytes_of: Callable[[Item], int] = lambda item: 0,
 ) -> Iterator[Result]:
     """Yield ``function(batch)`` for consecutive batches, in order, while the stream is still read.
 
     Batches grow from one item to ``batch_size``, so that the first result comes at once. At most about
-    ``3 * workers * batch_size`` items are held at a time, however long the stream is.
+    ``3 * workers * batch_size`` items are held at a time, however long the stream is, and fewer when they
+    take more than `MOST_BYTES`.
 
     Args:
         function: called in ``workers`` threads; what it raises is raised here.
         items: any number of them.
         workers: threads.
         batch_size: the largest batch.
+        bytes_of: returns how much memory an item takes.
     """
     stream = iter(items)
+    share = MOST_BYTES // (2 * workers + 1)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="cascade")
     pending: deque[Future[Result]] = deque()
     try:
         size = 1
-        while batch := list(islice(stream, size)):
+        while batch := _take(stream, size, bytes_of, share):
             pending.append(pool.submit(function, batch))
             size = min(size * 2, batch_size)
             while len(pending) > 2 * workers or (pending and pending[0].done()):
@@ -42,3 +53,14 @@ def map_batches(
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _take(stream: Iterator[Item], most: int, bytes_of: Callable[[Item], int], most_bytes: int) -> list[Item]:
+    """Return the next items: at most so many, and none after they take so many bytes."""
+    batch, held = [], 0
+    for item in islice(stream, most):
+        batch.append(item)
+        held += bytes_of(item)
+        if held >= most_bytes:
+            break
+    return batch

@@ -22,7 +22,7 @@ from typing import Final, Self
 
 from cascade.prediction import ErrorInfo
 from cascade.runs.journal import Journal
-from cascade.runs.stream import Item
+from cascade.runs.reading import Item
 
 __all__ = ["CrashGuard", "pid_of_run", "running_path"]
 

@@ -8,7 +8,7 @@ from cascade.imaging.files import FindOptions, Found
 from cascade.runs.durable_output import check_place, state_path
 from cascade.runs.journal import Journal
 from cascade.runs.options import ClassifyOptions
-from cascade.runs.stream import Item, content_hash
+from cascade.runs.reading import Item, with_hashes
 
 __all__ = ["dry_run"]
 
@@ -39,8 +39,8 @@ def dry_run(
             journal = Journal(state_path(output), read_only=True)
             journal.compare(dict(facts))
     to_read = done = 0
-    for found in (one for batch in batches for one in batch):
-        item = Item(found, content_hash(found) if options.by_content and journal is not None else None)
+    found = (one for batch in batches for one in batch)
+    for item in with_hashes(found) if options.by_content and journal is not None else map(Item, found):
         known = journal is not None and journal.is_done(
             item, by_content=options.by_content, retry_failed=options.retry_failed
         )

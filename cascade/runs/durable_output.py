@@ -17,10 +17,10 @@ from cascade.errors import OutputError
 from cascade.ownership import check_writable, is_marked
 from cascade.runs.crash_guard import pid_of_run, running_path
 from cascade.runs.journal import Journal, LockedError
+from cascade.runs.reading import Item
 from cascade.runs.replacement import replacing
 from cascade.runs.row_sink import RowSink, exists_message, tail_hash
 from cascade.runs.rows import Row
-from cascade.runs.stream import Item
 from cascade.runs.writers import RowFormat
 
 __all__ = ["Store", "check_place", "open_store", "state_path"]

@@ -12,8 +12,9 @@ from cascade.imaging.files import Found
 from cascade.runs.crash_guard import CrashGuard
 from cascade.runs.durable_output import Store
 from cascade.runs.progress import Progress
+from cascade.runs.reading import Item, with_contents, with_hashes
 from cascade.runs.rows import Row
-from cascade.runs.stream import Item, classify_stream, hash_ahead
+from cascade.runs.stream import classify_stream
 from cascade.runs.summary import Summary
 
 __all__ = ["FolderRun"]
@@ -57,7 +58,7 @@ class FolderRun:
         """Classify batch after batch and return what it amounted to; commits after each batch."""
         for batch in batches:
             started = time.perf_counter()
-            items = self._not_done(batch)
+            items = self._to_classify(batch)
             for item in self.guard.one_by_one(items, self.store.commit) if self.guard else ():
                 self._classify([item])
                 if self.stopped():
@@ -81,10 +82,16 @@ class FolderRun:
             begin=self.guard.begin if self.guard is not None else lambda item: None,
         )
 
-    def _not_done(self, found: Iterable[Found]) -> Iterator[Item]:
+    def _to_classify(self, found: Iterable[Found]) -> Iterator[Item]:
+        """Yield the photos that have no row yet, with their bytes where they are no local files."""
+        if self.by_content:
+            return self._not_done(with_hashes(found))
+        return with_contents(self._not_done(map(Item, found)))
+
+    def _not_done(self, items: Iterable[Item]) -> Iterator[Item]:
         """Yield the photos that have no row yet, and count the others."""
         journal = self.store.journal
-        for item in hash_ahead(found) if self.by_content else map(Item, found):
+        for item in items:
             if journal is None or not journal.is_done(
                 item, by_content=self.by_content, retry_failed=self.retry_failed
             ):

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from cascade.errors import OutputError, UsageError
+from cascade.runs.reading import Item
 from cascade.runs.rows import Row
-from cascade.runs.stream import Item
 
 __all__ = ["Journal", "LockedError"]
 

@@ -10,6 +10,7 @@ from cascade.errors import UsageError
 from cascade.ownership import check_file_target, check_pages_target, check_writable
 from cascade.runs.gallery.plan import pages_folder
 from cascade.runs.sorting import check_target
+from cascade.storage.sources import is_local
 
 __all__ = ["ClassifyOptions"]
 
@@ -55,6 +56,8 @@ class ClassifyOptions:
     null: bool
     follow_links: bool
     hidden: bool
+    archives: bool = False
+    image_column: str | None = None
     gallery: Path | None
     sort_into: Path | None
     sort_mode: str
@@ -85,6 +88,7 @@ class ClassifyOptions:
                 "-" in self.paths and len(self.paths) > 1,
                 "- takes the paths from standard input; give it alone",
             ),
+            self._needs_local_photos(),
             (
                 self.null and not self.from_list,
                 "--null is about the list on standard input; give - in place of paths",
@@ -110,6 +114,28 @@ class ClassifyOptions:
         for wrong, text in problems:
             if wrong:
                 raise UsageError(text)
+
+    def _needs_local_photos(self) -> tuple[bool, str]:
+        """Return whether an option works with local files and photos are none, and what to say then."""
+        wanting = {
+            "--gallery": self.gallery is not None,
+            "--sort-into": self.sort_into is not None,
+            "--write-xmp": self.write_xmp,
+            "--watch": self.watch,
+        }
+        option = next((name for name, given in wanting.items() if given), None)
+        other = next(
+            (path for path in self.paths if not is_local(path)), "--archives" if self.archives else None
+        )
+        return option is not None and other is not None, (
+            f"{option} works with photos that are files on this machine, and not with {other}; leave out one "
+            "of them, or copy or unpack the photos first"
+        )
+
+    @property
+    def local_only(self) -> bool:
+        """Whether photos that are no files on this machine cannot be used."""
+        return self.needs_all_rows or self.write_xmp
 
     @property
     def from_list(self) -> bool:
@@ -168,4 +194,5 @@ class ClassifyOptions:
             "--label-set": str(self.label_set),
             "--top-k": str(self.top_k),
             "--by-content": str(self.by_content),
+            "--image-column": str(self.image_column),
         }

@@ -1,38 +1,26 @@
 """Classifies the photos that were found and hands over their rows in the same order.
 
-`Cascade.predict_many` takes paths and gives answers in order. This module keeps the places of what needs no
-answer: folders that could not be entered, and files whose content has an answer already. Memory is bounded by
-`_WAITING` places, however long the run.
+`Cascade.predict_many` takes paths, or bytes of photos that are no local files, and gives answers in order.
+This module keeps the places of what needs no answer: folders that could not be entered, and files whose
+content has an answer already. Memory is bounded by `_WAITING` places, however long the run.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cascade.classifier import Cascade
-from cascade.imaging.files import Found
 from cascade.prediction import Prediction
+from cascade.runs.reading import Item
 from cascade.runs.rows import Row, make_row, rename_row
 
-__all__ = ["Item", "classify_stream", "content_hash", "hash_ahead"]
+__all__ = ["classify_stream"]
 
 #: Places that may wait for an answer before duplicates are simply classified again.
 _WAITING: Final = 2000
-_HASH_THREADS: Final = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A photo to classify, and the SHA-256 of its content where that is wanted and could be read."""
-
-    found: Found
-    sha256: str | None = None
 
 
 @dataclass(slots=True)
@@ -57,7 +45,7 @@ class _Queue:
 
     def take(self, item: Item) -> bool:
         """Add a photo; return whether it has to be classified."""
-        found, digest = item.found, item.sha256
+        found, digest, item = item.found, item.sha256, item.bare
         if found.error is not None:
             row = make_row(Prediction(path=found.path, status="error", error=found.error), self.bundle)
             self.places.append(_Place(item, row))
@@ -78,7 +66,7 @@ class _Queue:
         """Give an answer to the first place, which is the one that waits for it."""
         # Answers keep their order, and after every drain the first place is one that waits for its answer.
         place = self.places[0]
-        place.row = make_row(prediction, self.bundle)
+        place.row = make_row(replace(prediction, path=place.item.found.path), self.bundle)
         if place.item.sha256 is not None:
             self.waiting.discard(place.item.sha256)
 
@@ -119,40 +107,16 @@ def classify_stream(
     """
     queue = _Queue(emit, known, bundle)
 
-    def feed() -> Iterator[str]:
+    def feed() -> Iterator[str | bytes]:
         for item in items:
             if stopped():
                 return
             if queue.take(item):
                 begin(item)
-                yield item.found.path
+                yield item.found.path if item.content is None else item.content
             queue.drain()
 
     for prediction in cascade.predict_many(feed()):
         queue.answer(prediction)
         queue.drain()
     queue.drain()
-
-
-def content_hash(found: Found) -> str | None:
-    """SHA-256 of a file's content; None when it cannot be read (classifying it says why)."""
-    if found.error is not None or found.size < 0:
-        return None
-    try:
-        with Path(found.path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ValueError):
-        return None
-
-
-def hash_ahead(found: Iterable[Found]) -> Iterator[Item]:
-    """Hash files on other threads, a little ahead of their use, in order."""
-    pending: deque[tuple[Found, Future[str | None]]] = deque()
-    with ThreadPoolExecutor(_HASH_THREADS, thread_name_prefix="hash") as pool:
-        for one in found:
-            pending.append((one, pool.submit(content_hash, one)))
-            if len(pending) > 16 * _HASH_THREADS:
-                first, digest = pending.popleft()
-                yield Item(first, digest.result())
-        for first, digest in pending:
-            yield Item(first, digest.result())

@@ -67,6 +67,7 @@ class Summary:
         passed = Counter(left_out or {})
         if passed:
             advice = "; --follow-links follows links" if passed["links"] else ""
+            advice += "; --archives looks into archives" if passed["archives"] else ""
             text.append("passed over: " + _listed(passed) + advice)
         return text
 

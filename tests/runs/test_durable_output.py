@@ -8,8 +8,8 @@ from cascade import Prediction
 from cascade.errors import OutputError, UsageError
 from cascade.imaging.files import Found
 from cascade.runs.durable_output import open_store, state_path
+from cascade.runs.reading import Item
 from cascade.runs.rows import make_row
-from cascade.runs.stream import Item
 from cascade.runs.writers import CsvFormat
 
 CSV = CsvFormat(["path", "label"])

@@ -11,8 +11,8 @@ from cascade import ErrorInfo, Prediction
 from cascade.errors import OutputError, UsageError
 from cascade.imaging.files import Found
 from cascade.runs.journal import Journal
+from cascade.runs.reading import Item
 from cascade.runs.rows import make_row
-from cascade.runs.stream import Item
 
 HASH = "ab" * 32
 

@@ -10,7 +10,8 @@ from cascade import Cascade
 from cascade.imaging.files import Found, find_photos
 from cascade.prediction import ErrorInfo
 from cascade.runs import stream
-from cascade.runs.stream import Item, classify_stream, content_hash, hash_ahead
+from cascade.runs.reading import Item, content_hash, with_hashes
+from cascade.runs.stream import classify_stream
 
 
 class Run:
@@ -82,7 +83,7 @@ def test_identical_files_are_classified_once(run, photo, tmp_path, monkeypatch, 
             photo(f"album/{number:03d}.png", (number, number, 200))
         else:
             shutil.copy(folder / f"{number // 10 * 10:03d}.png", folder / f"{number:03d}.png")
-    rows = run(hash_ahead(find_photos([str(folder)])))
+    rows = run(with_hashes(find_photos([str(folder)])))
     assert [row["path"] for row in rows] == [str(folder / f"{n:03d}.png") for n in range(100)]
     for number, row in enumerate(rows):
         assert row["confidence"] == rows[number // 10 * 10]["confidence"]

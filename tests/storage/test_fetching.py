@@ -1,4 +1,4 @@
-"""`cascade.cluster.fetching`: retries of what may pass, codes for what does not, order and bounded memory."""
+"""`cascade.storage.fetching`: retries of what may pass, codes for what does not, order and bounded memory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from cascade.cluster import fetching
-from cascade.cluster.fetching import ahead, is_url, read_url
-from cascade.errors import ImageError, MissingExtraError
+from cascade.errors import ImageError, MissingExtraError, UsageError
+from cascade.storage import fetching
+from cascade.storage.fetching import ahead, is_url, read_url
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -67,16 +67,19 @@ def test_what_is_certain_is_not_tried_again(flaky, error, code):
     assert (raised.value.code, Flaky.calls) == (code, 1)
 
 
-def test_a_missing_package_is_named_and_no_row(flaky):
-    flaky(ImportError("Install s3fs to access S3"))
-    with pytest.raises(MissingExtraError, match=r"flaky:// URLs \(Install s3fs.*cascade-vision\[ray\]"):
-        read_url("flaky://a.jpg")
+def test_a_missing_package_is_named_and_no_row():
+    fsspec.register_implementation("gs", "no_such_package.Files", clobber=True)
+    with pytest.raises(MissingExtraError, match=r"gs:// URLs \(.*cascade-vision\[gcs\]"):
+        read_url("gs://bucket/a.jpg")
+    fsspec.register_implementation("odd", "no_such_package.Files", clobber=True)
+    with pytest.raises(UsageError, match="odd:// URLs needs a package that is missing here"):
+        read_url("odd://a.jpg")
 
 
 def test_what_is_too_large_for_a_photo_is_not_read_whole(monkeypatch):
     monkeypatch.setattr(fetching, "MAX_BYTES", 1000)
     fsspec.filesystem("memory").pipe_file("/big.jpg", bytes(5000))
-    with pytest.raises(ImageError, match="larger than"):
+    with pytest.raises(ImageError, match="too_many_bytes"):
         read_url("memory://big.jpg")
 
 

@@ -1,0 +1,134 @@
+"""Lists the photos of object stores and other URLs; memory holds one page of names at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
+
+from cascade.errors import ImageError, UsageError
+from cascade.imaging.files import FindOptions, Found
+from cascade.imaging.recognition import PHOTO_SUFFIXES, is_named_like_an_archive
+from cascade.storage.fetching import file_system, read_url, trying_again
+
+__all__ = ["find_remote", "photo_at"]
+
+#: Where file systems keep when an object was changed.
+_CHANGED: Final = ("LastModified", "mtime", "last_modified", "updated", "created", "ETag", "etag")
+
+
+def photo_at(url: str, size: int = -1, mtime_ns: int = 0) -> Found:
+    """Return the photo of a URL, which is read when it is needed; nothing is asked for now."""
+    return Found(url, size, mtime_ns, read=partial(read_url, url))
+
+
+def find_remote(urls: Sequence[str], options: FindOptions) -> Iterator[Found]:
+    """Find photos below URLs, and archives among them where they are looked into.
+
+    An object is a photo when its name ends like one, or has no ending at all: looking into every object
+    would cost a request each. An object whose whole name is given is always a photo or an archive.
+
+    Args:
+        urls: of objects, and of prefixes or folders.
+        options: see there; counts what was passed over.
+
+    Raises:
+        UsageError: when one of them does not exist or cannot be listed.
+        MissingExtraError: when the package for this kind of URL is not installed.
+    """
+    roots = list(dict.fromkeys(url.rstrip("/") for url in urls))
+    for url in roots:
+        if not any(url.startswith(f"{other}/") for other in roots):  # that one finds it
+            yield from _find(url, options)
+
+
+def _find(url: str, options: FindOptions) -> Iterator[Found]:
+    try:
+        files, path = file_system(url)
+        if _is_named_like_a_photo(url) or is_named_like_an_archive(url):
+            info = trying_again(lambda: files.info(path))
+            if info["type"] == "file":
+                yield photo_at(url, *_size_and_change(info))
+                return
+            options = _with_archives(url, options)
+        empty = True
+        for name, info in _names(files, path.rstrip("/")):
+            empty = False
+            reason = _why_left_out(name.removeprefix(url), _size_and_change(info)[0], options)
+            if reason:
+                options.left_out[reason] += 1
+            else:
+                yield photo_at(name, *_size_and_change(info))
+        if empty:
+            info = trying_again(lambda: files.info(path))
+            if info["type"] == "file":
+                yield photo_at(url, *_size_and_change(info))
+    except ImageError as error:
+        what = {"not_found": "there is nothing", "not_permitted": "may not be listed or read"}
+        raise UsageError(
+            f"{url}: {what.get(error.code, error.message)}; check the name, the credentials and the endpoint "
+            "(AWS_PROFILE, AWS_ENDPOINT_URL and the like). Rows that were written are safe: --resume goes on"
+        ) from error
+
+
+def _with_archives(url: str, options: FindOptions) -> FindOptions:
+    """Look into the parts of a folder that is named like a Parquet file, as Spark writes them."""
+    return replace(options, archives=True) if url.lower().endswith(".parquet") else options
+
+
+def _names(files: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the URL of every object below a path, with what the file system says about it."""
+    protocol = files.protocol if isinstance(files.protocol, str) else files.protocol[0]
+    if protocol == "s3":
+        yield from _s3_names(files, path)
+        return
+    for home, _, names in files.walk(path, detail=True, on_error="raise"):
+        for name in sorted(names):
+            yield files.unstrip_protocol(posixpath.join(home, name)), names[name]
+
+
+def _s3_names(files: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Page through a bucket in the order of its keys; s3fs itself would hold all of them."""
+    bucket, _, prefix = path.partition("/")
+    asked = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else ""}
+    while True:
+        page = trying_again(lambda: files.call_s3("list_objects_v2", **asked))
+        for entry in page.get("Contents", ()):
+            if not entry["Key"].endswith("/"):  # what consoles make to show a folder
+                yield f"s3://{bucket}/{entry['Key']}", entry
+        token = page.get("NextContinuationToken")
+        if not token:
+            return
+        asked["ContinuationToken"] = token
+
+
+def _size_and_change(info: dict[str, Any]) -> tuple[int, int]:
+    """Return bytes, and a number that changes with the object: nanoseconds since 1970, or a hash."""
+    size = info.get("size", info.get("Size"))
+    value = next((info[key] for key in _CHANGED if info.get(key)), 0)
+    if isinstance(value, datetime):
+        value = value.timestamp()
+    if isinstance(value, int | float):
+        return -1 if size is None else int(size), round(value * 1e9)
+    digest = hashlib.sha256(str(value).encode()).digest()
+    return -1 if size is None else int(size), int.from_bytes(digest[:7])
+
+
+def _why_left_out(name: str, size: int, options: FindOptions) -> str | None:
+    """Return why an object is passed over; ``name`` is what follows the URL that was given."""
+    if not options.hidden and any(part.startswith(".") for part in name.split("/")):
+        return "hidden"
+    if is_named_like_an_archive(name):
+        return None if options.archives else "archives"
+    if _is_named_like_a_photo(name):
+        return None
+    # Empty objects without an ending mark folders, and jobs that have ended.
+    return None if not posixpath.splitext(name)[1] and size != 0 else "not photos"
+
+
+def _is_named_like_a_photo(name: str) -> bool:
+    return posixpath.splitext(name)[1].lower() in PHOTO_SUFFIXES
