@@ -24,7 +24,7 @@ from cascade import Bundle, Cascade
 from cascade.evaluation.dataset import scan
 from cascade.evaluation.evaluate import evaluate
 from cascade.evaluation.metrics import paired_difference
-from cascade.training.export.assemble import floating_point_operations
+from cascade.training.export.assemble_bundle import floating_point_operations
 from cascade.training.fit.backbone import build
 from cascade.training.recipe import Recipe
 from cascade.training.recipe_sections import Backbone, Schedule
@@ -63,15 +63,15 @@ def main() -> None:
     print(f"{'bundle':20}{'top-1':>8}{'95 %':>16}{'groups':>9}{'NLL':>8}{'ECE':>8}{'cost':>8}")
     results: dict[str, Any] = {}
     for bundle, evaluation in zip(bundles, found, strict=True):
-        scores = evaluation.scores("cascade")
-        cost = scores.cost * operations(bundle) / unit
-        low, high = scores.accuracy_interval
+        metrics = evaluation.measure("cascade")
+        cost = metrics.cost * operations(bundle) / unit
+        low, high = metrics.accuracy_interval
         title = f"{bundle.name} {bundle.version}"
         print(
-            f"{title:20}{scores.accuracy:8.2%}{f'{low:.1%} to {high:.1%}':>16}"
-            f"{scores.group_accuracy:9.1%}{scores.nll:8.3f}{scores.ece:8.1%}{cost:8.2f}"
+            f"{title:20}{metrics.accuracy:8.2%}{f'{low:.1%} to {high:.1%}':>16}"
+            f"{metrics.group_accuracy:9.1%}{metrics.nll:8.3f}{metrics.ece:8.1%}{cost:8.2f}"
         )
-        results[title] = asdict(scores) | {"cost": cost}
+        results[title] = asdict(metrics) | {"cost": cost}
     gain = paired_difference(found[1].right("cascade"), found[0].right("cascade"))
     low, high = gain.interval
     print(

@@ -109,8 +109,8 @@ def main() -> None:
     seed, strength = general.train.seed, general.teacher.strength
     console.print(learning_curve(seen, unseen, labels, wanted, strength, seed))
     crossed = opinions(seen, labels, general.teacher, seed)
-    judged = fitted(seen, labels, strength).predict_proba(unseen).astype(np.float32)
-    console.print(noise([("train", train, crossed), ("test", test, judged)]))
+    unseen_probabilities = fitted(seen, labels, strength).predict_proba(unseen).astype(np.float32)
+    console.print(noise([("train", train, crossed), ("test", test, unseen_probabilities)]))
 
 
 if __name__ == "__main__":

@@ -133,9 +133,9 @@ def main() -> None:
     if given.out_of_scope is not None:
         elsewhere = scan(given.out_of_scope)
         learned = elsewhere.split("train") or elsewhere.photos
-        said = said_of(cascade, learned, "out of scope")
+        outputs = said_of(cascade, learned, "out of scope")
         sources = tuple(photo.source for photo in learned)
-        methods["exposed"] = exposed(Strangers(said["general"], said["embedding"], sources))
+        methods["exposed"] = exposed(Strangers(outputs["general"], outputs["embedding"], sources))
         if elsewhere.split("test"):
             things["elsewhere"] = said_of(cascade, elsewhere.split("test"), "elsewhere")
     models = {method: scope_graph(known.rows(fit), {}, methods[method]) for method in methods}
@@ -272,8 +272,8 @@ def said_of(cascade: Cascade, photos: Sequence, name: str) -> dict[str, np.ndarr
     return {key: np.concatenate(values) for key, values in parts.items()}
 
 
-def rows_of(said: dict[str, np.ndarray], rows: np.ndarray | slice) -> dict[str, np.ndarray]:
-    return {key: values[rows] for key, values in said.items()}
+def rows_of(outputs: dict[str, np.ndarray], rows: np.ndarray | slice) -> dict[str, np.ndarray]:
+    return {key: values[rows] for key, values in outputs.items()}
 
 
 def compare(models: dict, choosing: dict, test: dict, things: dict) -> None:
@@ -327,10 +327,10 @@ def answers(cascade: Cascade, test: dict, things: dict, point: OperatingPoint, t
         f"{'':<12}{'n':>6}{'in scope':>10}{'answered':>10}{'label':>8}{'label >= 0.9':>14}"
         f"{'answered without scope':>24}"
     )
-    for name, said in {"test": test, **things}.items():
-        best = best_of(said["probabilities"], tree)
+    for name, outputs in {"test": test, **things}.items():
+        best = best_of(outputs["probabilities"], tree)
         thresholds = (point.leaf_threshold, point.parent_threshold)
-        inside = in_scope(said["score"], point.scope_threshold)
+        inside = in_scope(outputs["score"], point.scope_threshold)
         kind = answer_kind(best.leaf_confidence, best.parent_confidence, inside, *thresholds)
         plain = answer_kind(best.leaf_confidence, best.parent_confidence, True, *thresholds)
         sure = (kind == "leaf") & (best.leaf_confidence >= 0.9)

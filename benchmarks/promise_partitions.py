@@ -36,8 +36,8 @@ from scipy import stats
 
 from cascade import Bundle, Cascade
 from cascade.evaluation.dataset import Photo, scan
-from cascade.evaluation.guarantee_check import sets_of
-from cascade.evaluation.labelled_answers import judge
+from cascade.evaluation.guarantee_check import check_label_sets
+from cascade.evaluation.labelled_answers import label_answers
 from cascade.labels import NOT_MINE
 from cascade.policy import in_scope
 from cascade.training.calibration.arbiter import arbitrate
@@ -46,7 +46,7 @@ from cascade.training.calibration.guarantees import fit_guarantees
 from cascade.training.calibration.out_of_distribution import InScope, run_scope
 from cascade.training.calibration.outlier_exposure import Strangers
 from cascade.training.calibration.router import expected_gain
-from cascade.training.calibration.stage_logits import Outputs
+from cascade.training.calibration.stage_logits import StageLogits
 from cascade.training.project import strangers_in
 
 SHARES = (0.03, 0.05, 0.08, 0.10, 0.15, 0.20, 0.30)
@@ -64,15 +64,15 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="partitions that are worked on at once")
     given = parser.parse_args()
     bundle = Bundle.load(given.bundle)
-    said = outputs_of_everybody(bundle, given.data, given.out_of_scope, given.cache)
-    work = partial(one_partition, bundle, said, given.seed)
+    arrays = outputs_of_everybody(bundle, given.data, given.out_of_scope, given.cache)
+    work = partial(one_partition, bundle, arrays, given.seed)
     found = []
     with ProcessPoolExecutor(given.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for number, result in enumerate(pool.map(work, range(given.partitions)), 1):
             found.append(result)
             print(f"\rpartition {number}/{given.partitions}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    report(bundle, said, found)
+    report(bundle, arrays, found)
 
 
 def outputs_of_everybody(
@@ -84,14 +84,14 @@ def outputs_of_everybody(
             return dict(stored)
     cascade = Cascade(bundle, ask="always")
     dataset = scan(data, bundle.tree.labels)
-    said = outputs_on(cascade, [*dataset.split("calibration"), *dataset.split("test")])
+    arrays = outputs_on(cascade, [*dataset.split("calibration"), *dataset.split("test")])
     if out_of_scope is not None:
         with TemporaryDirectory() as notes:
             strangers = strangers_in(out_of_scope, Path(notes)).photos
-        said |= {f"stranger {name}": values for name, values in outputs_on(cascade, strangers).items()}
+        arrays |= {f"stranger {name}": values for name, values in outputs_on(cascade, strangers).items()}
     if cache is not None:
-        np.savez(cache, **said)
-    return said
+        np.savez(cache, **arrays)
+    return arrays
 
 
 def outputs_on(cascade: Cascade, photos: Sequence[Photo]) -> dict[str, np.ndarray]:
@@ -118,25 +118,27 @@ def outputs_on(cascade: Cascade, photos: Sequence[Photo]) -> dict[str, np.ndarra
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def one_partition(bundle: Bundle, said: dict[str, np.ndarray], seed: int, number: int) -> dict:
+def one_partition(bundle: Bundle, arrays: dict[str, np.ndarray], seed: int, number: int) -> dict:
     """Fit everything on a new calibration part and measure it on the new test part."""
-    tree, n = bundle.tree, len(said["targets"])
+    tree, n = bundle.tree, len(arrays["targets"])
     own = {e.name: tuple(label for label in e.labels if label != NOT_MINE) for e in bundle.experts}
     costs = [expert.cost for expert in bundle.experts]
-    everything = Outputs(
-        said["general"].astype(np.float64),
-        {name: said[f"expert {name}"].astype(np.float64) for name in own},
-        said["targets"],
-        tuple(said["sources"].tolist()),
+    everything = StageLogits(
+        arrays["general"].astype(np.float64),
+        {name: arrays[f"expert {name}"].astype(np.float64) for name in own},
+        arrays["targets"],
+        tuple(arrays["sources"].tolist()),
     )
-    known = InScope(said["general"], said["embedding"], said["targets"], everything.sources)
+    known = InScope(arrays["general"], arrays["embedding"], arrays["targets"], everything.sources)
     strangers = None
-    if "stranger general" in said:
+    if "stranger general" in arrays:
         strangers = Strangers(
-            said["stranger general"], said["stranger embedding"], tuple(said["stranger sources"].tolist())
+            arrays["stranger general"],
+            arrays["stranger embedding"],
+            tuple(arrays["stranger sources"].tolist()),
         )
     order = np.random.default_rng([seed, number]).permutation(n)
-    first = int(said["calibration"].sum())
+    first = int(arrays["calibration"].sum())
     ours, theirs = np.sort(order[:first]), np.sort(order[first:])
 
     fitted = calibrate(everything.rows(ours), tree, own, costs, seed=number)
@@ -146,35 +148,35 @@ def one_partition(bundle: Bundle, said: dict[str, np.ndarray], seed: int, number
     )
 
     test = everything.rows(theirs)
-    asked = np.zeros((len(theirs), len(own)), dtype=np.bool_)
+    deferred = np.zeros((len(theirs), len(own)), dtype=np.bool_)
     if fitted.router is not None:
         gain = expected_gain(fitted.router, test, tree, own)
-        asked = gain > fitted.default.cost_weight * np.asarray(costs)
-    probabilities = arbitrate(fitted.arbiter, test, tree, own, asked)
+        deferred = gain > fitted.default.cost_weight * np.asarray(costs)
+    probabilities = arbitrate(fitted.arbiter, test, tree, own, deferred)
     scores = run_scope(made.scope, known.logits[theirs], known.embedding[theirs])
     inside = in_scope(scores, made.point.scope_threshold)
-    judged = judge(probabilities, test.targets, inside, tree)
+    answers = label_answers(probabilities, test.targets, inside, tree)
     promised = {}
     for share in SHARES:
         if made.promise is None or share < made.promise.smallest:
             continue
         point = made.promise.operating_point(share)
-        counts = judged.counts(np.array([point.leaf_threshold]), np.array([point.parent_threshold]))
+        counts = answers.counts(np.array([point.leaf_threshold]), np.array([point.parent_threshold]))
         found = {name: int(values[0]) for name, values in counts._asdict().items()}
         promised[share] = found | {"photos": len(theirs)}
     sets = {
-        coverage: sets_of(made.label_sets, probabilities, test.targets, coverage)
+        coverage: check_label_sets(made.label_sets, probabilities, test.targets, coverage)
         for coverage in COVERAGES
         if made.label_sets is not None and coverage <= made.label_sets.largest
     }
     return {"promised": promised, "sets": sets, "smallest": made.promise and made.promise.smallest}
 
 
-def report(bundle: Bundle, said: dict[str, np.ndarray], found: list[dict]) -> None:
-    calibration = int(said["calibration"].sum())
+def report(bundle: Bundle, arrays: dict[str, np.ndarray], found: list[dict]) -> None:
+    calibration = int(arrays["calibration"].sum())
     print(
-        f"bundle {bundle.name} {bundle.version}; {len(found)} partitions of {len(said['targets'])} photos: "
-        f"{calibration} for calibration, {len(said['targets']) - calibration} for the test"
+        f"bundle {bundle.name} {bundle.version}; {len(found)} partitions of {len(arrays['targets'])} photos: "
+        f"{calibration} for calibration, {len(arrays['targets']) - calibration} for the test"
     )
     smallest = [result["smallest"] for result in found if result["smallest"] is not None]
     if smallest:

@@ -34,7 +34,7 @@ from cascade.labels import LabelTree
 from cascade.training.calibration.arbiter import Answers, cross_fit, share_with_others
 from cascade.training.calibration.cross_fitting import calibrate, describe
 from cascade.training.calibration.router import fit_router
-from cascade.training.calibration.stage_logits import Fold, Outputs
+from cascade.training.calibration.stage_logits import Fold, StageLogits
 
 _SHORT_OF: Final = 1e-9
 
@@ -77,9 +77,9 @@ def asked_within(order: Ints, costs: Float64s, photos: int, spent: float) -> Boo
         spent: mean per photo; never exceeded.
     """
     total = np.cumsum(costs[order % len(costs)]) / photos
-    asked = np.zeros(photos * len(costs), dtype=np.bool_)
-    asked[order[: np.searchsorted(total, spent + _SHORT_OF, side="right")]] = True
-    return asked.reshape(photos, len(costs))
+    deferred = np.zeros(photos * len(costs), dtype=np.bool_)
+    deferred[order[: np.searchsorted(total, spent + _SHORT_OF, side="right")]] = True
+    return deferred.reshape(photos, len(costs))
 
 
 def compare_asking(
@@ -111,9 +111,9 @@ def compare_asking(
     for budget, routed in by_router.items():
         spent = float((routed @ costs).mean())
         by_rule = {name: asked_within(order, costs, len(targets), spent) for name, order in orders.items()}
-        for name, asked in {"expected gain": routed, **by_rule}.items():
-            cost = 1.0 + float((asked @ costs).mean())
-            row = {"budget": budget, "mean_cost": round(cost, 4), **describe(answers(asked), targets)}
+        for name, deferred in {"expected gain": routed, **by_rule}.items():
+            cost = 1.0 + float((deferred @ costs).mean())
+            row = {"budget": budget, "mean_cost": round(cost, 4), **describe(answers(deferred), targets)}
             rules.setdefault(name, []).append(row)
     mean = {
         name: {
@@ -129,20 +129,20 @@ def compare_asking(
 
 
 def combine(
-    outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]], asked: Bools
+    logits: StageLogits, tree: LabelTree, experts: Mapping[str, Sequence[str]], deferred: Bools
 ) -> dict[str, Float64s]:
     """Return log probabilities (N, L) of every simple rule; see the module for what an expert's vote is."""
-    log_p = torch.log_softmax(torch.from_numpy(outputs.general.astype(np.float64)), dim=1)
-    said = [log_p]
+    log_p = torch.log_softmax(torch.from_numpy(logits.general.astype(np.float64)), dim=1)
+    opinions = [log_p]
     for name, own in experts.items():
-        log_q = torch.log_softmax(torch.from_numpy(outputs.experts[name].astype(np.float64)), dim=1)
-        said.append(share_with_others(log_p, log_q, tree, own))
-    votes = np.stack([vote.numpy() for vote in said])  # (1 + E, N, L)
-    voting = np.concatenate([np.ones((1, len(asked)), dtype=np.bool_), asked.T])[:, :, None]
+        log_q = torch.log_softmax(torch.from_numpy(logits.experts[name].astype(np.float64)), dim=1)
+        opinions.append(share_with_others(log_p, log_q, tree, own))
+    votes = np.stack([vote.numpy() for vote in opinions])  # (1 + E, N, L)
+    voting = np.concatenate([np.ones((1, len(deferred)), dtype=np.bool_), deferred.T])[:, :, None]
     count = voting.sum(0)
     surest = np.where(voting[:, :, 0], votes.max(2), -np.inf).argmax(0)
     return {
-        "the most confident": votes[surest, np.arange(len(asked))],
+        "the most confident": votes[surest, np.arange(len(deferred))],
         "average": np.log((np.exp(votes) * voting).sum(0) / count),
         "product of experts": (votes * voting).sum(0) / count,
         "general alone": votes[0],
@@ -150,7 +150,7 @@ def combine(
 
 
 def compare_combining(
-    outputs: Outputs,
+    logits: StageLogits,
     tree: LabelTree,
     experts: Mapping[str, Sequence[str]],
     folds: Sequence[Fold],
@@ -160,21 +160,21 @@ def compare_combining(
     """Compare the arbiter with simple rules.
 
     Args:
-        outputs: of N photos.
+        logits: of N photos.
         tree: the bundle's labels.
         experts: expert -> its labels.
         folds: on which the temperature of each rule is cross-fitted.
         answers: of the arbiter, cross-fitted on the same folds.
-        ways: name -> who is asked, (N, E).
+        ways: name -> which experts are asked, (N, E).
 
     Returns:
         way -> ``rules``: rule -> accuracy, nll, ece; ``best``: the rule of the lowest nll.
     """
     found: dict[str, Any] = {}
-    for way, asked in ways.items():
-        rules = {"arbiter": describe(answers(asked), outputs.targets)}
-        for name, logs in combine(outputs, tree, experts, asked).items():
-            rules[name] = describe(_tempered(logs, outputs.targets, folds), outputs.targets)
+    for way, deferred in ways.items():
+        rules = {"arbiter": describe(answers(deferred), logits.targets)}
+        for name, logs in combine(logits, tree, experts, deferred).items():
+            rules[name] = describe(_tempered(logs, logits.targets, folds), logits.targets)
         found[way] = {"rules": rules, "best": min(rules, key=lambda name: rules[name]["nll"])}
     return found
 
@@ -210,13 +210,13 @@ def main() -> None:
     tree, costs = bundle.tree, np.array([expert.cost for expert in bundle.experts])
     experts = {expert.name: expert.labels[:-1] for expert in bundle.experts}
     chosen = stored["calibration"].astype(bool)
-    outputs = Outputs(
+    logits = StageLogits(
         stored["general"][chosen],
         {name: stored[f"expert {name}"][chosen] for name in experts},
         stored["targets"][chosen],
     )
-    calibration = calibrate(outputs, tree, experts, costs.tolist(), seed=given.seed)
-    fit = outputs.rows(calibration.fit_rows)
+    calibration = calibrate(logits, tree, experts, costs.tolist(), seed=given.seed)
+    fit = logits.rows(calibration.fit_rows)
     folds, answers = cross_fit(fit, tree, experts, given.seed)
     _, gain = fit_router(fit, tree, experts, calibration.arbiter.temperature, folds, answers)
     never = answers(np.zeros((len(fit.targets), len(experts)), dtype=np.bool_))
@@ -226,11 +226,11 @@ def main() -> None:
         print(
             f"asking     {name:<20} {_figures(row)}, mean over budgets {', '.join(f'{b:g}' for b in routed)}"
         )
-    asked = {
+    deferred = {
         "everybody": np.ones_like(gain, dtype=np.bool_),
         "the router, default": gain > calibration.default.cost_weight * costs,
     }
-    for way, compared in compare_combining(fit, tree, experts, folds, answers, asked).items():
+    for way, compared in compare_combining(fit, tree, experts, folds, answers, deferred).items():
         for name, row in compared["rules"].items():
             print(f"combining  {name:<20} {_figures(row)}, asked: {way}")
 

@@ -59,8 +59,8 @@ def _session(content: bytes) -> ort.InferenceSession:
 
 def _agreement(bundle: Bundle, session: ort.InferenceSession, paths: list[Path]) -> dict[str, Any]:
     cascade = Cascade(bundle, variant="exact", workers=1)
-    facts = session.get_modelmeta().custom_metadata_map
-    answers, reasons = json.loads(facts["answers"]), json.loads(facts["reasons"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    answers, reasons = json.loads(metadata["answers"]), json.loads(metadata["reasons"])
     photos, worst, wrong, sizes, asked = 0, 0.0, [], set(), 0
     for path in paths:
         try:
@@ -106,15 +106,15 @@ def _cost(bundle: Bundle, session: ort.InferenceSession, paths: list[Path]) -> d
     alone = _ratio(
         lambda: session.run(None, {"image": small, **nobody}), lambda: general.run({"image": small[None]})
     )
-    facts = {"nobody_asked_over_general_alone": alone}
+    metadata = {"nobody_asked_over_general_alone": alone}
     cascade = Cascade(bundle, variant="exact", workers=1, ask="never")
     for width, height in ((640, 480), (1600, 1200), (4000, 3000)):
         photo = np.asarray(load_image(paths[0]).resize((width, height)))
-        facts[f"nobody_asked_over_package_{width}x{height}"] = _ratio(
+        metadata[f"nobody_asked_over_package_{width}x{height}"] = _ratio(
             lambda photo=photo: session.run(None, {"image": photo, **nobody}),
             lambda photo=photo: cascade.predict(photo),
         )
-    return facts
+    return metadata
 
 
 def _ratio(one: Callable[[], Any], other: Callable[[], Any]) -> float:

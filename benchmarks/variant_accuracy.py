@@ -40,8 +40,8 @@ def main() -> None:
         photos = photos[:: max(1, len(photos) // arguments.count)]
     results: dict[str, dict[str, Any]] = {}
     for variant in bundle.variants:
-        scores = evaluate(Cascade(bundle, variant=variant), photos).scores("cascade")
-        results[variant] = {"accuracy": 100 * scores.accuracy, "ece": 100 * scores.ece}
+        metrics = evaluate(Cascade(bundle, variant=variant), photos).measure("cascade")
+        results[variant] = {"accuracy": 100 * metrics.accuracy, "ece": 100 * metrics.ece}
     exact = results[bundle.variants[0]]
     print(f"{bundle.name} {bundle.version}, {len(photos)} photos of {arguments.split}; points")
     print(f"{'variant':10}{'top-1':>10}{'ECE':>10}{'d top-1':>10}{'d ECE':>10}")

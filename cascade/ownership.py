@@ -62,9 +62,9 @@ _HEAD_BYTES: Final = 65_536
 _CSV_MARKS: Final = ({"path", "schema", "bundle"}, {"path", "source", "error_code", "answer", "reason"})
 
 
-def marked(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return facts for a JSON file, with the mark first."""
-    return {"generator": GENERATOR} | facts
+def marked(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document for a JSON file, with the mark first."""
+    return {"generator": GENERATOR} | document
 
 
 def is_marked(path: Path) -> bool:

@@ -13,7 +13,7 @@ import click
 
 from cascade.cli.options import budget_option, bundle_option, command
 from cascade.errors import DataError
-from cascade.evaluation.throughput import SHARES, Speed
+from cascade.evaluation.throughput import SHARES, Throughput
 from cascade.inference.routing import ASK_MODES
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ __all__ = ["benchmark"]
 
 #: The bundle's own sample photos are few; this many times over they keep every core busy for a moment.
 _SAMPLE_REPEATS: Final = 16
-#: Steps of the dial that are measured; every one takes as long as another way of asking.
+#: Steps of the dial that are measured; every one takes as long as another setup.
 _BUDGETS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -76,26 +76,26 @@ def benchmark(
     """
     from cascade.bundle.manifest import Bundle
     from cascade.classifier import Cascade
-    from cascade.evaluation.throughput import measure_speed
+    from cascade.evaluation.throughput import measure_throughput
 
     loaded = Bundle.load(bundle)
     photos = _photos(folder, loaded.folder, count)
     asks = ASK_MODES if loaded.experts else ("never",)
     variants = loaded.variants if len(loaded.variants) > 1 else ()
     budgets = _BUDGETS if loaded.budget else ()
-    ways = {ask: (ask, "auto") for ask in asks} | {name: (asks[0], name) for name in variants}
+    setups = {ask: (ask, "auto") for ask in asks} | {name: (asks[0], name) for name in variants}
 
-    cascades = _cascades(loaded, ways, operating_point, budget, workers) | {
+    cascades = _cascades(loaded, setups, operating_point, budget, workers) | {
         _budget_key(share): Cascade(loaded, budget=share, workers=workers) for share in budgets
     }
-    speeds = measure_speed(cascades, photos, rounds=rounds)
+    speeds = measure_throughput(cascades, photos, rounds=rounds)
     used = cascades[asks[0]]
     if as_json:
         budget_speeds = [
             {"budget": cascades[_budget_key(share)].budget, **speeds[_budget_key(share)].to_dict()}
             for share in budgets
         ]
-        facts = {
+        document = {
             "bundle": f"{loaded.name} {loaded.version}",
             "photos": len(photos),
             "folder": None if folder is None else str(folder),
@@ -107,29 +107,29 @@ def benchmark(
             "budget_used": used.budget,
             "budget": budget_speeds,
         }
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
     of = "the bundle's sample photos, repeated" if folder is None else str(folder)
     click.echo(
         f"{len(photos)} photos ({of}), {used.workers} workers, variant {used.variant}, median of {rounds}\n"
     )
-    click.echo("\n".join(_lines({way: speeds[way] for way in ways})))
+    click.echo("\n".join(_lines({name: speeds[name] for name in setups})))
     if budgets:
         click.echo("\n".join(_budget_lines({share: speeds[_budget_key(share)] for share in budgets})))
 
 
 def _cascades(
     bundle: Bundle,
-    ways: Mapping[str, tuple[str, str]],
+    setups: Mapping[str, tuple[str, str]],
     operating_point: str,
     budget: float | None,
     workers: int | None,
 ) -> dict[str, Cascade]:
-    """Return a classifier for each way to ask: name -> (experts asked, variant)."""
+    """Return a classifier for every setup, which is (experts asked, variant)."""
     from cascade.classifier import Cascade
 
     return {
-        way: Cascade(
+        name: Cascade(
             bundle,
             operating_point=operating_point,
             # A budget says which experts the router asks; `choose_point` says where there is no router.
@@ -138,7 +138,7 @@ def _cascades(
             workers=workers,
             variant=variant,
         )
-        for way, (ask, variant) in ways.items()
+        for name, (ask, variant) in setups.items()
     }
 
 
@@ -158,7 +158,7 @@ def _photos(folder: Path | None, bundle: Path, count: int) -> list[Path]:
     return photos
 
 
-def _lines(speeds: Mapping[str, Speed]) -> Iterator[str]:
+def _lines(speeds: Mapping[str, Throughput]) -> Iterator[str]:
     yield f"{'experts asked, variant':24}" + "".join(f"{ask:>10}" for ask in speeds)
     yield _line("photos per second", [f"{s.photos_per_second:.1f}" for s in speeds.values()])
     yield _line("mean cost", [f"{s.cost:.2f}" for s in speeds.values()])
@@ -181,7 +181,7 @@ def _budget_key(share: float) -> str:
     return f"budget {share:g}"
 
 
-def _budget_lines(speeds: Mapping[float, Speed]) -> Iterator[str]:
+def _budget_lines(speeds: Mapping[float, Throughput]) -> Iterator[str]:
     yield ""
     yield _line("budget", [f"{share:g}" for share in speeds])
     yield _line("photos per second", [f"{s.photos_per_second:.1f}" for s in speeds.values()])

@@ -21,7 +21,7 @@ from cascade.errors import UsageError
 from cascade.imaging.files import FindOptions, Found, find_photos, printable
 from cascade.runs.crash_guard import CrashGuard
 from cascade.runs.dry_run import dry_run
-from cascade.runs.durable_output import Store, open_store
+from cascade.runs.durable_output import DurableOutput, open_output
 from cascade.runs.folder_run import FolderRun
 from cascade.runs.interrupt import Interrupt
 from cascade.runs.options import ClassifyOptions
@@ -76,17 +76,17 @@ def _classify(options: ClassifyOptions) -> int:
         for line in dry_run(options, _facts(options, cascade), batches, find):
             click.echo(line)
         return 0
-    store = _open_store(options, cascade, name)
-    _say_old_errors(options, store)
+    output = _open_output(options, cascade, name)
+    _say_old_errors(options, output)
     progress = _progress(options, find)
     sidecars = SidecarWriter()
     started = time.perf_counter()
-    with closing(store), Interrupt(_say_stopping, progress.stop) as interrupt:
+    with closing(output), Interrupt(_say_stopping, progress.stop) as interrupt:
         stop.append(interrupt)
-        with progress, CrashGuard(options.output_path, store.journal) as guard:
+        with progress, CrashGuard(options.output_path, output.journal) as guard:
             summary = FolderRun(
                 cascade,
-                store,
+                output,
                 name,
                 options.by_content,
                 lambda: interrupt.stopped,
@@ -99,11 +99,11 @@ def _classify(options: ClassifyOptions) -> int:
         # Watching has no other end than Ctrl-C; everything else is incomplete after it.
         incomplete = interrupt.stopped and not options.watch
         if incomplete:
-            store.end_text()
+            output.end_text()
         else:
-            store.finish()
-            _use_rows(options, cascade, store, name)
-        failed = store.journal.failed() if store.journal is not None else summary.failed
+            output.finish()
+            _use_rows(options, cascade, output, name)
+        failed = output.journal.failed() if output.journal is not None else summary.failed
     if summary.photos > 1 or summary.already_done:
         for line in summary.lines(seconds, find.left_out):
             _say(options, line)
@@ -161,9 +161,9 @@ def _batches(
     return [itertools.chain([first], found)]
 
 
-def _say_old_errors(options: ClassifyOptions, store: Store) -> None:
+def _say_old_errors(options: ClassifyOptions, output: DurableOutput) -> None:
     """Say which photos of earlier runs have no answer, and what is done about them."""
-    errors = store.journal.errors() if options.resume and store.journal is not None else None
+    errors = output.journal.errors() if options.resume and output.journal is not None else None
     if errors:
         listed = ", ".join(f"{code} {number:,}" for code, number in sorted(errors.items()))
         _say(
@@ -183,10 +183,10 @@ def _fields(options: ClassifyOptions) -> tuple[str, ...]:
 
 
 def _facts(options: ClassifyOptions, cascade: Cascade) -> dict[str, str]:
-    return options.facts(bundle_hash(cascade.bundle), _fields(options), cascade.variant)
+    return options.fingerprint(bundle_hash(cascade.bundle), _fields(options), cascade.variant)
 
 
-def _open_store(options: ClassifyOptions, cascade: Cascade, name: str) -> Store:
+def _open_output(options: ClassifyOptions, cascade: Cascade, name: str) -> DurableOutput:
     kind, tree = options.row_format, cascade.bundle.tree
     sha256 = bundle_hash(cascade.bundle)
     fields = _fields(options)
@@ -201,7 +201,7 @@ def _open_store(options: ClassifyOptions, cascade: Cascade, name: str) -> Store:
     else:
         labels = (*tree.labels, *tree.parents)
         text = make_format(kind, fields, explain=options.explain, labels=labels, bundle=name)
-    return open_store(
+    return open_output(
         options.output_path,
         text,
         _facts(options, cascade),
@@ -222,9 +222,9 @@ def _progress(options: ClassifyOptions, find: FindOptions) -> Progress:
     return Progress(quiet=hidden, count=count)
 
 
-def _use_rows(options: ClassifyOptions, cascade: Cascade, store: Store, name: str) -> None:
+def _use_rows(options: ClassifyOptions, cascade: Cascade, output: DurableOutput, name: str) -> None:
     """Do what was asked for with the rows of the whole run."""
-    journal = store.journal
+    journal = output.journal
     if options.gallery is not None and journal is not None:
         from cascade.runs.gallery.plan import pages_folder
         from cascade.runs.gallery.write import write_gallery

@@ -55,6 +55,6 @@ def compare(
         raise UsageError("--backbones names none; give timm models, e.g. tf_efficientnet_lite0,resnet18")
     with training_extra("cascade compare"):
         from cascade.training.explore import backbones as work
-        from cascade.training.progress import table_console
+        from cascade.training.training_log import table_console
     found = [work.Candidate.parse(name) for name in names]
     work.compare(data, found, out, recipes=recipes, device=device, console=table_console())

@@ -27,7 +27,7 @@ from cascade.progress_bar import CountBar
 
 if TYPE_CHECKING:
     from cascade.classifier import Cascade
-    from cascade.evaluation.guarantee_check import Proof
+    from cascade.evaluation.guarantee_check import GuaranteeCheck
     from cascade.evaluation.results import Evaluation
 
 __all__ = ["evaluate"]
@@ -131,38 +131,44 @@ def evaluate(
             budget=budget,
             variant=variant,
         )
-        proof = _prove(cascade, evaluation, shifted, bar)
-    page = None if report is None else write_report(evaluation, report, proof)
-    _write(*_found(evaluation, proof), json_file)
+        check = _check_guarantees(cascade, evaluation, shifted, bar)
+    page = None if report is None else write_report(evaluation, report, check)
+    _write(*_found(evaluation, check), json_file)
     if page is not None and not quiet:
         click.echo(f"report: {page}", err=True)
 
 
-def _prove(cascade: Cascade, evaluation: Evaluation, shifted: int, bar: CountBar) -> Proof:
+def _check_guarantees(
+    cascade: Cascade, evaluation: Evaluation, shifted: int, bar: CountBar
+) -> GuaranteeCheck:
     """Compare what is promised with what was measured."""
-    from cascade.evaluation.guarantee_check import prove
+    from cascade.evaluation.guarantee_check import check_guarantees
 
-    return prove(
+    return check_guarantees(
         cascade,
         evaluation.photos,
         evaluation.probabilities["cascade"],
         evaluation.truth,
         evaluation.scope_score,
-        shifted=shifted,
+        corrupted=shifted,
         progress=bar.update,
     )
 
 
-def _found(evaluation: Evaluation, proof: Proof) -> tuple[dict[str, Any], str]:
+def _found(evaluation: Evaluation, check: GuaranteeCheck) -> tuple[dict[str, Any], str]:
     """Return everything that was measured, as JSON and as text."""
-    from cascade.evaluation.guarantee_table import render_proof
+    from cascade.evaluation.guarantee_table import render_guarantees
     from cascade.evaluation.report import render_table
     from cascade.evaluation.sources import accuracy_by_source, render_sources
 
     sources = accuracy_by_source(evaluation)
-    parts = [render_table(evaluation), *([render_sources(sources)] if sources else []), render_proof(proof)]
-    facts = evaluation.to_dict() | {"by_source": sources and sources.to_dict()} | proof.to_dict()
-    return facts, "\n".join(parts)
+    parts = [
+        render_table(evaluation),
+        *([render_sources(sources)] if sources else []),
+        render_guarantees(check),
+    ]
+    document = evaluation.to_dict() | {"by_source": sources and sources.to_dict()} | check.to_dict()
+    return document, "\n".join(parts)
 
 
 def _drift(data: Sequence[Path], bundle: Path | None, json_file: Path | None, quiet: bool) -> None:
@@ -187,9 +193,9 @@ def _drift(data: Sequence[Path], bundle: Path | None, json_file: Path | None, qu
     _write(found.to_dict(), "\n".join(lines) + "\n", json_file)
 
 
-def _write(facts: dict[str, Any], text: str, json_file: Path | None) -> None:
-    """Show the text, or the facts if standard output is to be JSON; write the facts to a file if asked."""
-    data = json.dumps(marked(facts), indent=2, ensure_ascii=False) + "\n"
+def _write(document: dict[str, Any], text: str, json_file: Path | None) -> None:
+    """Show the text, or the document if standard output is to be JSON; write it to a file if one is named."""
+    data = json.dumps(marked(document), indent=2, ensure_ascii=False) + "\n"
     if json_file == Path("-"):
         click.echo(data, nl=False)
         return

@@ -35,13 +35,13 @@ def info(bundle: Path | None, as_json: bool, check: bool) -> None:
                 loaded.check_hash(stage)
     if as_json:
         sizes = {stage.name: _size(loaded, stage.file) for stage in loaded.stages}
-        facts = loaded.to_dict() | {
+        document = loaded.to_dict() | {
             "folder": str(loaded.folder),
             "sha256": bundle_hash(loaded),
             "bytes": sizes,
             "variant": asdict(choose_variant(loaded)),
         }
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
     click.echo("\n".join(_lines(loaded)))
     if check:
@@ -55,11 +55,11 @@ def _lines(bundle: Bundle) -> Iterator[str]:
         lines = list(part(bundle))
         if lines:
             yield from ["", *lines] if index else lines
-    for title, facts in (("measured", bundle.measured), ("provenance", bundle.provenance)):
-        if facts:
+    for title, document in (("measured", bundle.measured), ("provenance", bundle.provenance)):
+        if document:
             yield ""
             yield title
-            yield from _tree(facts, "  ")
+            yield from _tree(document, "  ")
 
 
 def _origin(bundle: Bundle) -> Iterator[str]:
@@ -138,8 +138,8 @@ def _label_sets(bundle: Bundle) -> Iterator[str]:
         yield f"label sets up to {bundle.label_sets.largest:.1%} (--label-set)"
 
 
-def _tree(facts: Mapping[str, Any], indent: str) -> Iterator[str]:
-    for key, value in facts.items():
+def _tree(document: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for key, value in document.items():
         if isinstance(value, Mapping):
             yield f"{indent}{key}"
             yield from _tree(value, indent + "  ")

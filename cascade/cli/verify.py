@@ -56,14 +56,14 @@ def verify(bundle: Path | None, as_json: bool, key: Path | None) -> int:
             err=True,
         )
     if as_json:
-        facts = {
+        document = {
             "bundle": f"{loaded.name} {loaded.version}",
             "signed": key is not None,
             "problems": problems,
             "variants": [one.to_dict() for one in checked],
             "auto": {"variant": choice.variant, "why": choice.why},
         }
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
     else:
         if key is not None:
             click.echo("signed by the holder of the key")

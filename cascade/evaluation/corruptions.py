@@ -15,7 +15,7 @@ from typing import Final
 
 from PIL import Image, ImageEnhance, ImageFilter
 
-__all__ = ["SHIFTS"]
+__all__ = ["CORRUPTIONS"]
 
 #: Relative to the shorter side, so that a shift means the same for every size of photo.
 _BLUR: Final = 0.01
@@ -75,7 +75,7 @@ def _rotated(image: Image.Image) -> Image.Image:
 
 
 #: Name -> what it does to a photo.
-SHIFTS: Final[dict[str, Callable[[Image.Image], Image.Image]]] = {
+CORRUPTIONS: Final[dict[str, Callable[[Image.Image], Image.Image]]] = {
     "blurred": _blur,
     f"JPEG quality {_QUALITY}": _jpeg,
     "half resolution": _half,

@@ -19,7 +19,7 @@ from cascade.bundle.manifest import Bundle
 from cascade.classifier import Cascade
 from cascade.errors import DataError, UsageError
 from cascade.evaluation.dataset import SPLITS, Dataset, Photo, scan
-from cascade.evaluation.results import WAYS, CurvePoint, Evaluation, cost_per_photo
+from cascade.evaluation.results import SYSTEMS, CurvePoint, Evaluation, cost_per_photo
 from cascade.imaging.formats import identify
 from cascade.inference.parallel import map_batches
 from cascade.inference.pipeline import PreparedPhotos, StageOutputs
@@ -49,7 +49,7 @@ def evaluate(
         cascade: its bundle and operating point are evaluated; its ``ask`` is not used.
         photos: their labels must be leaves of the bundle. Photos that cannot be read are counted and listed.
         dropped: handed on to the result.
-        batch_size: photos that a worker takes at once. It changes speed, not figures.
+        batch_size: photos that a worker takes at once. It changes the speed, not the results.
         progress: called after every batch.
 
     Raises:
@@ -150,7 +150,7 @@ def _compare(
     sizes: Sequence[tuple[int, int]],
     outputs: Sequence[StageOutputs],
 ) -> Evaluation:
-    """Compute the answers of each way from the outputs of every stage."""
+    """Compute the answers of each system from the outputs of every stage."""
     bundle, point, pipeline = cascade.bundle, cascade.operating_point, cascade.pipeline
     names = [expert.name for expert in bundle.experts]
     costs = np.array([expert.cost for expert in bundle.experts], dtype=np.float64)
@@ -163,11 +163,11 @@ def _compare(
         return pipeline.arbitrate(general_logits, heard, deferred)
 
     gain = pipeline.gain(general_logits)
-    asked = {
-        way: choose_experts(gain, costs, point.cost_weight, mode)
-        for way, mode in (("general", "never"), ("cascade", "router"), ("always", "always"))
+    deferred = {
+        system: choose_experts(gain, costs, point.cost_weight, mode)
+        for system, mode in (("general", "never"), ("cascade", "router"), ("always", "always"))
     }
-    without = {name: arbitrate(_leave_out(asked["cascade"], column)) for column, name in enumerate(names)}
+    without = {name: arbitrate(_leave_out(deferred["cascade"], column)) for column, name in enumerate(names)}
     columns = {label: column for column, label in enumerate(bundle.tree.labels)}
     truth = np.array([columns[photo.label] for photo in photos], dtype=np.int64)
     curve = []
@@ -193,17 +193,17 @@ def _compare(
         truth=truth,
         gain=gain,
         expert_logits=expert_logits,
-        asked=asked,
-        probabilities={way: arbitrate(asked[way]) for way in WAYS},
+        deferred=deferred,
+        probabilities={system: arbitrate(deferred[system]) for system in SYSTEMS},
         without=without,
         curve=tuple(curve),
         scope_score=np.concatenate(scopes) if scopes else None,
     )
 
 
-def _leave_out(asked: Bools, column: int) -> Bools:
-    """Return who is asked, (N, E), if one expert is not."""
-    others = asked.copy()
+def _leave_out(deferred: Bools, column: int) -> Bools:
+    """Return the deferrals, (N, E), without those to one expert."""
+    others = deferred.copy()
     others[:, column] = False
     return others
 

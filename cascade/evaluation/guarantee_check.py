@@ -1,4 +1,4 @@
-"""Checks on labelled photos whether a bundle keeps its promises, as they are and under shift."""
+"""Checks a bundle's promises on labelled photos, as they are and corrupted."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from PIL import Image
 
 from cascade.arrays import Floats, Ints
 from cascade.classifier import Cascade
-from cascade.evaluation.corruptions import SHIFTS
+from cascade.evaluation.corruptions import CORRUPTIONS
 from cascade.evaluation.dataset import Photo
-from cascade.evaluation.labelled_answers import Judged, judge
+from cascade.evaluation.labelled_answers import LabelledAnswers, label_answers
 from cascade.evaluation.metrics import Interval, wilson_interval
 from cascade.guarantees.conformal_sets import LabelSets, set_scores
 from cascade.imaging.decoding import load_image
@@ -25,12 +25,12 @@ from cascade.policy import OperatingPoint, in_scope
 
 __all__ = [
     "AS_THEY_ARE",
-    "Kept",
-    "Proof",
-    "SetScores",
-    "kept",
-    "prove",
-    "sets_of",
+    "ErrorCheck",
+    "GuaranteeCheck",
+    "LabelSetCheck",
+    "check_errors",
+    "check_guarantees",
+    "check_label_sets",
 ]
 
 AS_THEY_ARE: Final = "as they are"
@@ -39,8 +39,8 @@ COVERAGES: Final = (0.80, 0.90, 0.95)
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Promised and measured, on one set of photos.
+class ErrorCheck:
+    """The error that is promised and the error that was measured, on one set of photos.
 
     Attributes:
         name: what was done to the photos.
@@ -80,11 +80,11 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class SetScores:
-    """What label sets did.
+class LabelSetCheck:
+    """How large label sets are, and how often they hold the right label.
 
     Attributes:
-        wanted: coverage that was asked for.
+        wanted: the coverage that sets were made for.
         coverage: share of photos whose set held the right label.
         interval: of the coverage, at 95 %, by Wilson's method.
         mean_size: labels per set.
@@ -105,18 +105,18 @@ class SetScores:
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
-    """Everything that was measured.
+class GuaranteeCheck:
+    """What is promised, and what was measured.
 
     Attributes:
-        rows: for the photos as they are, then for every shift.
+        rows: for the photos as they are, then for every corruption.
         sets: of the photos as they are, by coverage.
         tree: names the labels of ``sets``.
         confidence: that the promise is kept; None if nothing is promised.
     """
 
-    rows: tuple[Kept, ...]
-    sets: tuple[SetScores, ...]
+    rows: tuple[ErrorCheck, ...]
+    sets: tuple[LabelSetCheck, ...]
     tree: LabelTree
     confidence: float | None = None
 
@@ -130,12 +130,14 @@ class Proof:
         return {"promise": rows, "label_sets": sets}
 
 
-def kept(name: str, judged: Judged, point: OperatingPoint, changed: float = 0.0) -> Kept:
-    """Compare what an operating point promises with what it does; the arguments are those of `Kept`."""
-    counts = judged.counts(np.array([point.leaf_threshold]), np.array([point.parent_threshold]))
+def check_errors(
+    name: str, answers: LabelledAnswers, point: OperatingPoint, changed: float = 0.0
+) -> ErrorCheck:
+    """Compare what an operating point promises with what it does; the arguments are those of `ErrorCheck`."""
+    counts = answers.counts(np.array([point.leaf_threshold]), np.array([point.parent_threshold]))
     answered, labels, wrong, outside = (int(values[0]) for values in counts)
-    n = len(judged)
-    return Kept(
+    n = len(answers)
+    return ErrorCheck(
         name=name,
         photos=n,
         promised=point.max_error,
@@ -147,19 +149,19 @@ def kept(name: str, judged: Judged, point: OperatingPoint, changed: float = 0.0)
         parents=(answered - labels) / n,
         unknown=1 - answered / n,
         out_of_scope=outside / n,
-        accuracy=float(judged.leaf_right.mean()),
+        accuracy=float(answers.leaf_right.mean()),
         changed=changed,
     )
 
 
-def sets_of(sets: LabelSets, probabilities: Floats, targets: Ints, coverage: float) -> SetScores:
+def check_label_sets(sets: LabelSets, probabilities: Floats, targets: Ints, coverage: float) -> LabelSetCheck:
     """Measure label sets.
 
     Args:
         sets: the numbers of the bundle.
         probabilities: (N, L).
         targets: (N,), columns of the right labels.
-        coverage: that is asked for.
+        coverage: share of sets that should hold the right label, 0..1.
 
     Raises:
         UsageError: when the bundle cannot give it.
@@ -170,7 +172,7 @@ def sets_of(sets: LabelSets, probabilities: Floats, targets: Ints, coverage: flo
     by_label = {int(label): float(right[targets == label].mean()) for label in np.unique(targets)}
     worst = min(by_label, key=lambda label: by_label[label])
     sizes = inside.sum(axis=1)
-    return SetScores(
+    return LabelSetCheck(
         wanted=coverage,
         coverage=float(right.mean()),
         interval=wilson_interval(int(right.sum()), len(right)),
@@ -182,17 +184,17 @@ def sets_of(sets: LabelSets, probabilities: Floats, targets: Ints, coverage: flo
     )
 
 
-def prove(
+def check_guarantees(
     cascade: Cascade,
     photos: Sequence[Photo],
     probabilities: Floats,
     targets: Ints,
     scope_score: Floats | None,
     *,
-    shifted: int = 300,
+    corrupted: int = 300,
     progress: Callable[[int, int], None] | None = None,
-) -> Proof:
-    """Measure whether promises are kept, on photos as they are and under every shift.
+) -> GuaranteeCheck:
+    """Measure whether promises are kept, on photos as they are and under every corruption.
 
     Args:
         cascade: its operating point is what is examined.
@@ -200,21 +202,21 @@ def prove(
         probabilities: (N, L), what the cascade says of them as they are.
         targets: (N,), columns of the right labels.
         scope_score: (N,), of the photos as they are; None if the bundle has no scope stage.
-        shifted: the shifts are shown on so many photos at most, spread evenly; 0 leaves them out.
-        progress: called with the shifted photos done and their number.
+        corrupted: number of photos at most, spread evenly, that are corrupted in every way; 0 for none.
+        progress: called with the corrupted photos done and their number.
     """
     tree, point = cascade.bundle.tree, cascade.operating_point
     inside = in_scope(scope_score, point.scope_threshold)
-    judged = judge(probabilities, targets, inside, tree)
-    rows = [kept(AS_THEY_ARE, judged, point)]
+    answers = label_answers(probabilities, targets, inside, tree)
+    rows = [check_errors(AS_THEY_ARE, answers, point)]
     before = np.asarray(probabilities.argmax(axis=1))
-    labelled = judged.inside & (judged.leaf >= point.leaf_threshold)
-    places = np.unique(np.linspace(0, len(photos) - 1, min(shifted, len(photos))).round().astype(int))
-    total, done = len(places) * len(SHIFTS), 0
+    labelled = answers.inside & (answers.leaf >= point.leaf_threshold)
+    places = np.unique(np.linspace(0, len(photos) - 1, min(corrupted, len(photos))).round().astype(int))
+    total, done = len(places) * len(CORRUPTIONS), 0
     with ThreadPoolExecutor(cascade.workers, thread_name_prefix="cascade") as pool:
-        for name, change in SHIFTS.items() if len(places) else ():
+        for name, change in CORRUPTIONS.items() if len(places) else ():
             parts = []
-            work = partial(_shifted, cascade, photos, targets, change)
+            work = partial(_corrupted, cascade, photos, targets, change)
             for chunk in pool.map(work, np.array_split(places, -(-len(places) // 16))):
                 parts.append(chunk)
                 done += len(chunk[1])
@@ -223,36 +225,36 @@ def prove(
             after = np.concatenate([predicted for _, predicted in parts])
             different = (after != before[places])[labelled[places]]
             changed = float(different.mean()) if different.size else float("nan")
-            rows.append(kept(name, _joined([part for part, _ in parts]), point, changed))
+            rows.append(check_errors(name, _joined([part for part, _ in parts]), point, changed))
     dial, sets = cascade.bundle.budget, cascade.bundle.label_sets
     if dial is not None and cascade.budget not in (None, dial.default):
         sets = None  # they were tested with the experts asked as by default
     measured = [
-        sets_of(sets, probabilities, targets, coverage)
+        check_label_sets(sets, probabilities, targets, coverage)
         for coverage in COVERAGES
         if sets is not None and coverage <= sets.largest
     ]
     promise = None if point.max_error is None else cascade.promise
-    return Proof(tuple(rows), tuple(measured), tree, None if promise is None else promise.confidence)
+    return GuaranteeCheck(tuple(rows), tuple(measured), tree, None if promise is None else promise.confidence)
 
 
-def _shifted(
+def _corrupted(
     cascade: Cascade,
     photos: Sequence[Photo],
     targets: Ints,
     change: Callable[[Image.Image], Image.Image],
     places: Ints,
-) -> tuple[Judged, Ints]:
-    """Judge the photos at some places after a change; also return their most probable labels, (n,)."""
+) -> tuple[LabelledAnswers, Ints]:
+    """Classify some photos after a change; return the answers and the most probable labels, (n,)."""
     changed = [change(load_image(photos[i].path, max_pixels=cascade.max_pixels)) for i in places]
     outputs = cascade.run_stages(cascade.prepare_photos(changed).inputs, ask="router")
     inside = in_scope(outputs.scope_score, cascade.operating_point.scope_threshold)
-    judged = judge(outputs.probabilities, targets[places], inside, cascade.bundle.tree)
-    return judged, np.asarray(outputs.probabilities.argmax(axis=1))
+    answers = label_answers(outputs.probabilities, targets[places], inside, cascade.bundle.tree)
+    return answers, np.asarray(outputs.probabilities.argmax(axis=1))
 
 
-def _joined(parts: Sequence[Judged]) -> Judged:
-    return Judged(
+def _joined(parts: Sequence[LabelledAnswers]) -> LabelledAnswers:
+    return LabelledAnswers(
         *(
             np.concatenate([getattr(part, name) for part in parts])
             for name in ("leaf", "leaf_right", "parent", "parent_right", "inside")

@@ -11,7 +11,7 @@ from cascade.arrays import Bools, Floats, Ints
 from cascade.labels import LabelTree
 from cascade.policy import answer_kind, best_of
 
-__all__ = ["Counts", "Judged", "judge"]
+__all__ = ["Counts", "LabelledAnswers", "label_answers"]
 
 
 class Counts(NamedTuple):
@@ -28,7 +28,7 @@ class Counts(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class LabelledAnswers:
     """What decides about N photos, and whether it would be right; every array has shape (N,).
 
     Attributes:
@@ -48,9 +48,9 @@ class Judged:
     def __len__(self) -> int:
         return len(self.leaf)
 
-    def rows(self, index: Ints) -> Judged:
+    def rows(self, index: Ints) -> LabelledAnswers:
         """Return a subset of the photos."""
-        return Judged(
+        return LabelledAnswers(
             self.leaf[index],
             self.leaf_right[index],
             self.parent[index],
@@ -73,7 +73,7 @@ class Judged:
         )
 
 
-def judge(probabilities: Floats, targets: Ints, inside: Any, tree: LabelTree) -> Judged:
+def label_answers(probabilities: Floats, targets: Ints, inside: Any, tree: LabelTree) -> LabelledAnswers:
     """Reduce probabilities to what the policy looks at.
 
     Args:
@@ -83,7 +83,7 @@ def judge(probabilities: Floats, targets: Ints, inside: Any, tree: LabelTree) ->
         tree: the bundle's labels.
     """
     best, group = best_of(probabilities, tree), tree.membership.argmax(axis=1)
-    return Judged(
+    return LabelledAnswers(
         leaf=best.leaf_confidence,
         leaf_right=best.leaf == targets,
         parent=best.parent_confidence,

@@ -39,13 +39,13 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """How much more often one way is right than another, on the same photos.
+    """How much more often one classifier is right than another, on the same photos.
 
     Attributes:
-        difference: accuracy of the second way minus that of the first, -1..1.
+        difference: accuracy of the second minus that of the first, -1..1.
         interval: of the difference, by a paired bootstrap.
-        helped: photos that only the second way gets right.
-        harmed: photos that only the first way gets right.
+        helped: photos that only the second gets right.
+        harmed: photos that only the first gets right.
         p_value: of McNemar's exact test that helping and harming are equally likely.
     """
 
@@ -141,14 +141,14 @@ def brier_score(probabilities: Floats, truth: Ints) -> float:
 def paired_difference(
     before: Bools, after: Bools, *, level: float = 0.95, draws: int = 10_000, seed: int = 0
 ) -> PairedDifference:
-    """Compare two ways on the same photos.
+    """Compare two classifiers on the same photos.
 
     A resample of photos only matters through how many of them were helped and harmed, so the bootstrap
     draws these counts directly.
 
     Args:
-        before: (N,), whether the first way is right.
-        after: (N,), whether the second way is right.
+        before: (N,), whether the first is right.
+        after: (N,), whether the second is right.
         level: of the interval.
         draws: resamples.
         seed: of the resampling; the same seed gives the same interval.

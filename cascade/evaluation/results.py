@@ -1,6 +1,6 @@
-"""Holds what an evaluation found, and its figures.
+"""Holds the results of an evaluation and computes its metrics.
 
-Three ways are compared: the general model alone, the cascade, and all experts always.
+Three systems are compared: the general model alone, the cascade, and all experts always.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from cascade.imaging.files import readable
 from cascade.policy import Decision, OperatingPoint, decide
 from cascade.prediction import ErrorInfo
 
-__all__ = ["WAYS", "CurvePoint", "Evaluation", "Scores", "cost_per_photo"]
+__all__ = ["SYSTEMS", "CurvePoint", "Evaluation", "SystemMetrics", "cost_per_photo"]
 
-#: The ways that are compared, and how people call them.
-WAYS: Final[dict[str, str]] = {
+#: The systems that are compared, and their names for people.
+SYSTEMS: Final[dict[str, str]] = {
     "general": "general alone",
     "cascade": "cascade",
     "always": "all experts always",
@@ -34,8 +34,8 @@ WAYS: Final[dict[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """The figures of one way; shares are 0..1, intervals at 95 %.
+class SystemMetrics:
+    """The metrics of one system; shares are 0..1, intervals at 95 %.
 
     Attributes:
         n: photos.
@@ -68,7 +68,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """The cascade with another price on asking; the router's dial moves along these points.
+    """Cost and accuracy of the cascade at another price for asking experts.
 
     Attributes:
         cost_weight: gain that one unit of cost must bring.
@@ -87,22 +87,22 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """What every stage said of N labelled photos, in the order of ``photos``.
+    """What every stage answered for N labelled photos, in the order of ``photos``.
 
     Attributes:
         bundle: what was evaluated.
-        point: the operating point that decided whom to ask.
+        point: the operating point that decided which experts to ask.
         photos: those that could be read.
         failed: those that could not, and why.
         dropped: (path, reason) of files that were not used, see `cascade.evaluation.dataset.Dataset`.
         sizes: (N, 2), width and height in pixels, upright.
         truth: (N,), column of the true label.
-        gain: (N, E), what the router expected of each expert.
+        gain: (N, E), the gain that the router expected from each expert.
         expert_logits: expert -> (N, K + 1), of every photo, whether the router asked or not.
-        asked: way -> (N, E).
-        probabilities: way -> (N, L).
+        deferred: system -> (N, E), which experts each photo went to.
+        probabilities: system -> (N, L).
         without: expert -> (N, L), of the cascade as if this one expert had not been asked.
-        curve: cost against accuracy, from asking nobody to asking wherever it may help.
+        curve: cost against accuracy, from asking no expert to asking wherever it may help.
         scope_score: (N,), higher is stranger; None if the bundle has no scope stage.
 
     Raises:
@@ -118,7 +118,7 @@ class Evaluation:
     truth: Ints
     gain: Float32s
     expert_logits: Mapping[str, Float32s]
-    asked: Mapping[str, Bools]
+    deferred: Mapping[str, Bools]
     probabilities: Mapping[str, Float32s]
     without: Mapping[str, Float32s]
     curve: tuple[CurvePoint, ...]
@@ -132,40 +132,44 @@ class Evaluation:
             ("sizes", self.sizes, (n, 2)),
             ("truth", self.truth, (n,)),
             ("gain", self.gain, (n, experts)),
-            *(("asked", self.asked[way], (n, experts)) for way in WAYS),
-            *(("probabilities", self.probabilities[way], (n, leaves)) for way in WAYS),
+            *(("deferred", self.deferred[system], (n, experts)) for system in SYSTEMS),
+            *(("probabilities", self.probabilities[system], (n, leaves)) for system in SYSTEMS),
         ]
         for name, array, shape in expected:
             if array.shape != shape:
                 raise ValueError(f"{name} has shape {array.shape}, not {shape}")
 
-    def predicted(self, way: str = "cascade") -> Ints:
+    def predicted(self, system: str = "cascade") -> Ints:
         """Return the most probable leaf of every photo, (N,)."""
-        return np.asarray(self.probabilities[way].argmax(axis=1))
+        return np.asarray(self.probabilities[system].argmax(axis=1))
 
-    def confidence(self, way: str = "cascade") -> Float32s:
+    def confidence(self, system: str = "cascade") -> Float32s:
         """Return the probability of the most probable leaf, (N,)."""
-        return np.asarray(self.probabilities[way].max(axis=1))
+        return np.asarray(self.probabilities[system].max(axis=1))
 
-    def right(self, way: str = "cascade") -> Bools:
+    def right(self, system: str = "cascade") -> Bools:
         """Return whether the most probable leaf is the true one, (N,)."""
-        return np.asarray(self.predicted(way) == self.truth)
+        return np.asarray(self.predicted(system) == self.truth)
 
-    def group_right(self, way: str = "cascade") -> Bools:
+    def group_right(self, system: str = "cascade") -> Bools:
         """Return whether the most probable parent is that of the true leaf, (N,)."""
         tree = self.bundle.tree
-        groups = tree.parent_probabilities(self.probabilities[way]).argmax(axis=1)
+        groups = tree.parent_probabilities(self.probabilities[system]).argmax(axis=1)
         return np.asarray(groups == tree.membership.argmax(axis=1)[self.truth])
 
-    def cost(self, way: str = "cascade") -> Float64s:
+    def cost(self, system: str = "cascade") -> Float64s:
         """Return the cost of every photo in units of one run of the general model, (N,)."""
-        return cost_per_photo(self.bundle, self.asked[way])
+        return cost_per_photo(self.bundle, self.deferred[system])
 
-    def scores(self, way: str = "cascade") -> Scores:
-        """Return the figures of one way."""
-        probabilities, right, confidence = self.probabilities[way], self.right(way), self.confidence(way)
-        group_right, n = self.group_right(way), len(self.photos)
-        return Scores(
+    def measure(self, system: str = "cascade") -> SystemMetrics:
+        """Return the metrics of one system."""
+        probabilities, right, confidence = (
+            self.probabilities[system],
+            self.right(system),
+            self.confidence(system),
+        )
+        group_right, n = self.group_right(system), len(self.photos)
+        return SystemMetrics(
             n=n,
             accuracy=float(right.mean()),
             accuracy_interval=metrics.wilson_interval(int(right.sum()), n),
@@ -177,8 +181,8 @@ class Evaluation:
             ece_floor=reliability.expected_calibration_error_floor(confidence),
             smooth_ece=reliability.smooth_calibration_error(confidence, right),
             augrc=reliability.augrc(confidence, right),
-            cost=float(self.cost(way).mean()),
-            deferral_rate=float(self.asked[way].any(axis=1).mean()),
+            cost=float(self.cost(system).mean()),
+            deferral_rate=float(self.deferred[system].any(axis=1).mean()),
         )
 
     def decision(self, place: int) -> Decision:
@@ -191,7 +195,7 @@ class Evaluation:
         return metrics.paired_difference(self.right(before), self.right(after))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form: the figures, not the photos."""
+        """Return the JSON form: the metrics, not the photos."""
         return {
             "bundle": {"name": self.bundle.name, "version": self.bundle.version},
             "operating_point": self.point.to_dict(),
@@ -201,19 +205,19 @@ class Evaluation:
                 for photo, why in self.failed
             ],
             "dropped": [{"path": readable(str(path)), "reason": reason} for path, reason in self.dropped],
-            "ways": {way: asdict(self.scores(way)) for way in WAYS},
+            "ways": {system: asdict(self.measure(system)) for system in SYSTEMS},
             "cascade_minus_general": asdict(self.difference("general", "cascade")),
             "cascade_minus_always": asdict(self.difference("always", "cascade")),
             "curve": [asdict(point) for point in self.curve],
         }
 
 
-def cost_per_photo(bundle: Bundle, asked: Bools) -> Float64s:
-    """Return what asking these experts costs, (N,), in units of one run of the general model.
+def cost_per_photo(bundle: Bundle, deferred: Bools) -> Float64s:
+    """Return the cost of every photo, (N,), in units of one run of the general model.
 
     Args:
-        bundle: its stages know their costs.
-        asked: (N, E).
+        bundle: gives the cost of every stage.
+        deferred: (N, E), which experts each photo went to.
     """
     costs = np.array([expert.cost for expert in bundle.experts], dtype=np.float64)
-    return bundle.general.cost + asked.astype(np.float64) @ costs
+    return bundle.general.cost + deferred.astype(np.float64) @ costs

@@ -82,7 +82,7 @@ def accuracy_by_source(evaluation: Evaluation) -> BySource | None:
 
 
 def render_sources(found: BySource) -> str:
-    """Return the figures as text of at most 100 columns, with a line feed at the end."""
+    """Return the results as text of at most 100 columns, with a line feed at the end."""
     lines = [f"{'source':<32}  {'n':>6}  {'top-1 %':>7}  {'95 %':>11}  {'general alone %':>15}"]
     for row in found.sources:
         interval = f"{100 * row.interval.low:.1f}–{100 * row.interval.high:.1f}"

@@ -14,15 +14,15 @@ from cascade.classifier import Cascade
 from cascade.errors import DataError, UsageError
 from cascade.prediction import Prediction
 
-__all__ = ["SHARES", "Speed", "measure_speed"]
+__all__ = ["SHARES", "Throughput", "measure_throughput"]
 
-#: What `Speed.shares` tells apart; ``"rest"`` is router, arbiter and scope.
+#: What `Throughput.shares` tells apart; ``"rest"`` is router, arbiter and scope.
 SHARES: Final = ("decode", "preprocess", "general", "experts", "rest")
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
-    """How fast one classifier was.
+class Throughput:
+    """The throughput of one classifier.
 
     Attributes:
         photos_per_second: median over the rounds.
@@ -44,7 +44,7 @@ class Speed:
 
     def __post_init__(self) -> None:
         if not self.photos_per_second > 0 or not self.rounds:
-            raise ValueError("a speed needs at least one round and must be above 0")
+            raise ValueError("a throughput needs at least one round and must be above 0")
         if set(self.shares) != set(SHARES) or abs(sum(self.shares.values()) - 1.0) > 1e-6:
             raise ValueError(f"shares must be those of {', '.join(SHARES)} and sum to one")
 
@@ -61,20 +61,20 @@ class Speed:
         }
 
 
-def measure_speed(
+def measure_throughput(
     cascades: Mapping[str, Cascade],
     photos: Sequence[Path],
     *,
     rounds: int = 3,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Speed]:
+) -> dict[str, Throughput]:
     """Classify the photos with each classifier in turn, several times over.
 
     One round more is run first and not counted: it loads the graphs and brings the files into memory.
 
     Args:
         cascades: by the names that the result has.
-        photos: paths; those that cannot be read are counted and otherwise left out of the figures.
+        photos: paths; those that cannot be read are counted and otherwise left out of the results.
         rounds: at least 1.
         progress: called with the number of runs done and of all runs.
 
@@ -92,23 +92,23 @@ def measure_speed(
     for done in range(rounds + 1):
         for place, (name, cascade) in enumerate(cascades.items()):
             started = time.perf_counter()
-            said = list(cascade.predict_many(photos))
+            predictions = list(cascade.predict_many(photos))
             elapsed = time.perf_counter() - started
-            good = [prediction for prediction in said if prediction.ok]
+            good = [prediction for prediction in predictions if prediction.ok]
             if not good:
-                first = said[0].error
+                first = predictions[0].error
                 raise DataError(
-                    f"none of the {len(photos)} photos can be read; the first: {said[0].path}: "
+                    f"none of the {len(photos)} photos can be read; the first: {predictions[0].path}: "
                     f"{first.message if first else ''}"
                 )
             if done:
                 seconds[name].append(elapsed)
                 answers[name] += good
-                failed[name] = len(said) - len(good)
+                failed[name] = len(predictions) - len(good)
             if progress is not None:
                 progress(done * len(cascades) + place + 1, (rounds + 1) * len(cascades))
     return {
-        name: _speed(
+        name: _throughput(
             [(len(photos) - failed[name]) / s for s in seconds[name]],
             answers[name],
             {stage.name: stage.cost for stage in (cascade.bundle.general, *cascade.bundle.experts)},
@@ -118,9 +118,9 @@ def measure_speed(
     }
 
 
-def _speed(
+def _throughput(
     rounds: Sequence[float], answers: Sequence[Prediction], costs: Mapping[str, float], failed: int
-) -> Speed:
+) -> Throughput:
     total: Counter[str] = Counter()
     seen: Counter[str] = Counter()
     experts = {opinion.name for prediction in answers for opinion in prediction.experts}
@@ -132,7 +132,7 @@ def _speed(
     for stage, ms in total.items():
         spent["experts" if stage in experts else stage if stage in SHARES else "rest"] += ms
     everything = sum(spent.values())
-    return Speed(
+    return Throughput(
         photos_per_second=statistics.median(rounds),
         rounds=tuple(rounds),
         stage_ms={stage: total[stage] / seen[stage] for stage in total},

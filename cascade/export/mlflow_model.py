@@ -22,8 +22,8 @@ class _Model:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        facts = self._session.get_modelmeta().custom_metadata_map
-        self._answers, self._reasons = json.loads(facts["answers"]), json.loads(facts["reasons"])
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self._answers, self._reasons = json.loads(metadata["answers"]), json.loads(metadata["reasons"])
 
     def predict(self, model_input: Any, params: Any = None) -> dict[str, Any]:
         """Return label, confidence and reason of a photo, or of the `image` in a mapping."""

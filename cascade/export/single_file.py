@@ -117,12 +117,12 @@ class _Decision:
         score = g("Expand", g.constant([0.0]), count)
         if bundle.scope is not None:
             score = g("Reshape", self._include(g, bundle.scope, known)["score"], g.constant([-1], np.int64))
-        asked = self._asked(known, count)
+        deferred = self._deferred(known, count)
         feeds = dict(known)
         if bundle.experts:
-            feeds["asked"] = g("Cast", asked, to=FLOAT)
+            feeds["asked"] = g("Cast", deferred, to=FLOAT)
             columns = [
-                g("Gather", asked, g.constant(column, np.int64), axis=1)
+                g("Gather", deferred, g.constant(column, np.int64), axis=1)
                 for column in range(len(bundle.experts))
             ]
             self._prepare_for_experts(columns)
@@ -130,10 +130,10 @@ class _Decision:
                 feeds[f"{expert.name}_logits"] = self._expert(expert, mine, known, count)
         probabilities = self._include(g, bundle.arbiter, feeds)["probabilities"]
         self._policy(probabilities, score)
-        for name, value in (("probabilities", probabilities), ("asked", asked), ("score", score)):
+        for name, value in (("probabilities", probabilities), ("asked", deferred), ("score", score)):
             g.named(value, name)
 
-    def _asked(self, known: Mapping[str, str], count: str) -> str:
+    def _deferred(self, known: Mapping[str, str], count: str) -> str:
         """Return bool (N, E): the router's gain is worth the cost."""
         g, bundle = self._g, self._bundle
         if bundle.router is None:
@@ -229,7 +229,7 @@ def _spec(stage: Stage) -> InputSpec:
 
 def _metadata(bundle: Bundle, variant: str, prepared: bool) -> dict[str, str]:
     manifest = bundle.to_dict()
-    facts: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "cascade.format": FORMAT,
         "cascade.bundle": f"{bundle.name} {bundle.version}",
         "cascade.variant": variant,
@@ -243,5 +243,5 @@ def _metadata(bundle: Bundle, variant: str, prepared: bool) -> dict[str, str]:
         "label_sets": manifest["label_sets"],
     }
     if prepared:
-        facts["inputs"] = {name: spec.to_dict() for spec, name in input_names(bundle).items()}
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+        metadata["inputs"] = {name: spec.to_dict() for spec, name in input_names(bundle).items()}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}

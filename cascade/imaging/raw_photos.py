@@ -163,5 +163,9 @@ def _preview(rawpy: Any, raw: Any) -> Image.Image | None:
 
 def _text(error: Exception) -> str:
     """LibRaw's messages are bytes in the exception's arguments."""
-    said = error.args[0] if error.args else ""
-    return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said) or type(error).__name__
+    detail = error.args[0] if error.args else ""
+    return (
+        detail.decode("utf-8", "replace")
+        if isinstance(detail, bytes)
+        else str(detail) or type(error).__name__
+    )

@@ -19,7 +19,7 @@ __all__ = ["arbiter_feeds"]
 def arbiter_feeds(
     general_logits: Float32s,
     expert_logits: Mapping[str, Float32s],
-    asked: Bools,
+    deferred: Bools,
     experts: Mapping[str, int],
 ) -> dict[str, Float32s]:
     """Return the inputs of `arbiter.onnx` by name.
@@ -27,20 +27,20 @@ def arbiter_feeds(
     Args:
         general_logits: (N, L).
         expert_logits: expert -> (n, K + 1), one row for each photo that it was asked about, in order.
-        asked: (N, E), in the order of ``experts``.
+        deferred: (N, E), in the order of ``experts``.
         experts: expert -> number of its logits, in the bundle's order.
 
     Returns:
         `general_logits` and, unless there are no experts at all, `<expert>_logits` (N, K + 1) each and
-        `asked` (N, E) float32.
+        `deferred` (N, E) float32.
     """
     count = len(general_logits)
     feeds = {"general_logits": general_logits}
     if experts:
-        feeds["asked"] = asked.astype(np.float32)
+        feeds["asked"] = deferred.astype(np.float32)
     for column, (name, width) in enumerate(experts.items()):
         full = np.zeros((count, width), dtype=np.float32)
         if name in expert_logits:
-            full[asked[:, column]] = expert_logits[name]
+            full[deferred[:, column]] = expert_logits[name]
         feeds[f"{name}_logits"] = full
     return feeds

@@ -26,7 +26,7 @@ from cascade.onnx_runtime import ort
 
 __all__ = [
     "AUTO",
-    "Choice",
+    "VariantChoice",
     "choose",
     "choose_variant",
     "remember_choice",
@@ -39,27 +39,27 @@ _WORTH: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class VariantChoice:
     """The variant to run and why, in words for people."""
 
     variant: str
     why: str
 
 
-def choose_variant(bundle: Bundle) -> Choice:
+def choose_variant(bundle: Bundle) -> VariantChoice:
     """Return the variant to run on this machine; what was found before is looked up.
 
     Raises:
         BundleError: when the bundle's golden outputs cannot be used.
     """
     if bundle.variants == (EXACT,):
-        return Choice(EXACT, "the bundle has no other")
+        return VariantChoice(EXACT, "the bundle has no other")
     with suppress(ValueError, KeyError, TypeError):
         found = json.loads(cache.read_note(_note(bundle)) or "")
         if found["variant"] in bundle.variants:
-            return Choice(str(found["variant"]), str(found["why"]))
+            return VariantChoice(str(found["variant"]), str(found["why"]))
     if not cache.is_writable():
-        return Choice(
+        return VariantChoice(
             EXACT,
             "no other was checked, because the result could not be kept; set "
             f"${cache.CACHE_ENVIRONMENT_VARIABLE} to a folder that can be written, or give --variant",
@@ -69,12 +69,12 @@ def choose_variant(bundle: Bundle) -> Choice:
     return choice
 
 
-def remember_choice(bundle: Bundle, choice: Choice) -> bool:
+def remember_choice(bundle: Bundle, choice: VariantChoice) -> bool:
     """Let `choose_variant` return this choice from now on; return whether it could be kept."""
     return cache.write_note(_note(bundle), json.dumps({"variant": choice.variant, "why": choice.why}))
 
 
-def choose(checked: Sequence[Checked]) -> Choice:
+def choose(checked: Sequence[Checked]) -> VariantChoice:
     """Return the first usable variant beside the exact one; if they were timed, the fastest usable one.
 
     Args:
@@ -83,35 +83,35 @@ def choose(checked: Sequence[Checked]) -> Choice:
     exact = checked[0]
     usable = [one for one in checked[1:] if one.usable]
     if usable and exact.general_ms is None:
-        return Choice(usable[0].variant, "passed its check here")
+        return VariantChoice(usable[0].variant, "passed its check here")
     timed = [(one.general_ms, one.variant) for one in usable if one.general_ms is not None]
     if timed and exact.general_ms is not None:
         milliseconds, variant = min(timed)
         if milliseconds < _WORTH * exact.general_ms:
-            return Choice(
+            return VariantChoice(
                 variant,
                 f"passed its check here; {milliseconds:.1f} ms per photo, exact {exact.general_ms:.1f} ms",
             )
     refused = [f"{one.variant}: {'; '.join(one.problems)}" for one in checked[1:] if not one.usable]
-    return Choice(EXACT, "; ".join(refused) or "no other is faster here")
+    return VariantChoice(EXACT, "; ".join(refused) or "no other is faster here")
 
 
 def _key(bundle: Bundle) -> str:
-    facts = [
+    parts = [
         hashlib.sha256((bundle.folder / MANIFEST).read_bytes()).hexdigest(),
         ort.__version__,
         _processor(),
     ]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def _processor() -> str:
     """Return what names this processor, instruction sets included where the system tells them."""
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        told = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
-        if told:
-            return "\n".join(sorted(told))
+        named = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+        if named:
+            return "\n".join(sorted(named))
     return f"{platform.machine()} {platform.processor()}"
 
 

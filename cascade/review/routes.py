@@ -140,10 +140,10 @@ class _Handlers:
 
     async def change(self, request: Request) -> Response:
         given = await self._json(request, "reviewer", "changes")
-        reviewer, asked = _reviewer(given), given.get("changes")
-        if not isinstance(asked, list) or not 0 < len(asked) <= _MOST_CHANGES:
+        reviewer, wanted = _reviewer(given), given.get("changes")
+        if not isinstance(wanted, list) or not 0 < len(wanted) <= _MOST_CHANGES:
             raise ProblemError(400, "changes", f"changes must be a list of 1 to {_MOST_CHANGES}")
-        changes = [self._change(one) for one in asked]
+        changes = [self._change(one) for one in wanted]
         if len({change.path for change in changes}) < len(changes):
             raise ProblemError(400, "changes", "a photo is named twice")
         try:

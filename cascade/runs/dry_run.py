@@ -15,7 +15,7 @@ __all__ = ["dry_run"]
 
 def dry_run(
     options: ClassifyOptions,
-    facts: Mapping[str, str],
+    fingerprint: Mapping[str, str],
     batches: Iterable[Iterable[Found]],
     find: FindOptions,
 ) -> list[str]:
@@ -23,7 +23,7 @@ def dry_run(
 
     Args:
         options: of the command.
-        facts: see `ClassifyOptions.facts`.
+        fingerprint: see `ClassifyOptions.fingerprint`.
         batches: the photos.
         find: how they are found; counts what is passed over.
 
@@ -37,7 +37,7 @@ def dry_run(
         check_place(output, resume=options.resume, restart=options.restart)
         if options.resume and state_path(output).exists():
             journal = Journal(state_path(output), read_only=True)
-            journal.compare(dict(facts))
+            journal.compare(dict(fingerprint))
     to_read = done = 0
     found = (one for batch in batches for one in batch)
     for item in with_hashes(found) if options.by_content and journal is not None else map(Item, found):

@@ -23,7 +23,7 @@ from cascade.runs.row_sink import RowSink, exists_message, tail_hash
 from cascade.runs.rows import Row
 from cascade.runs.writers import RowFormat
 
-__all__ = ["Store", "check_place", "open_store", "state_path"]
+__all__ = ["DurableOutput", "check_place", "open_output", "state_path"]
 
 #: Most seconds between two commits. Each waits for the disk a few times, so more often would cost speed.
 _COMMIT_INTERVAL: Final = 1.0
@@ -39,7 +39,7 @@ def state_path(output: Path) -> Path:
     return output.with_name(output.name + ".state")
 
 
-class Store:
+class DurableOutput:
     """Takes rows; see the module.
 
     Args:
@@ -144,60 +144,60 @@ class Store:
             self.journal.close()
 
 
-def open_store(
+def open_output(
     output: Path | None,
     text: RowFormat | None,
-    facts: dict[str, str],
+    fingerprint: dict[str, str],
     *,
     resume: bool,
     restart: bool,
     remember: bool,
     whole: WholeWriter | None = None,
-) -> Store:
+) -> DurableOutput:
     """Open an output, new or to be continued.
 
     Args:
         output: the file; None is standard output.
-        text: see `Store`.
-        facts: name -> value of everything that must not change between a run and its continuation.
+        text: see `DurableOutput`.
+        fingerprint: name -> value of everything that must not change between a run and its continuation.
         resume: continue what is there; simply begin if nothing is.
         restart: begin anew in place of what an earlier run wrote there.
         remember: whether standard output needs a journal too (in a temporary file).
-        whole: see `Store`.
+        whole: see `DurableOutput`.
 
     Raises:
         OutputError: when something is there that may not be overwritten or cannot be continued, or another
             process writes it.
-        UsageError: when the run was started with other facts.
+        UsageError: when the run was started with another fingerprint.
     """
     if output is None:
         sink = RowSink(None)
         if text is not None:
             sink.write(text.header())
-        return Store(text, sink, Journal(None) if remember else None)
+        return DurableOutput(text, sink, Journal(None) if remember else None)
     check_place(output, resume=resume, restart=restart)
     journal = _open_journal(output, restart=restart)
     try:
-        journal.check(facts)
+        journal.check(fingerprint)
         journal.commit()
         if text is None:
-            return Store(None, None, journal, whole, output)
+            return DurableOutput(None, None, journal, whole, output)
         return _continue(output, text, journal)
     except BaseException:
         journal.close()
         raise
 
 
-def _continue(output: Path, text: RowFormat, journal: Journal) -> Store:
+def _continue(output: Path, text: RowFormat, journal: Journal) -> DurableOutput:
     length = int(journal.get("length") or 0)
     sink = RowSink(output, append=True)
-    store = Store(text, sink, journal)
+    durable = DurableOutput(text, sink, journal)
     if journal.get("outdated") == "1" or (length and sink.length == 0):
-        store.rewrite()
+        durable.rewrite()
     elif length == 0:  # new, or killed before the first commit
         sink.truncate(0)
         sink.write(text.header())
-        store.commit()
+        durable.commit()
     elif sink.length < length or sink.tail_hash(length) != journal.get("tail"):
         sink.close()
         raise OutputError(
@@ -206,7 +206,7 @@ def _continue(output: Path, text: RowFormat, journal: Journal) -> Store:
         )
     else:
         sink.truncate(length)
-    return store
+    return durable
 
 
 def check_place(output: Path, *, resume: bool, restart: bool) -> None:

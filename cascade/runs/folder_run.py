@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from cascade.classifier import Cascade
 from cascade.imaging.files import Found
 from cascade.runs.crash_guard import CrashGuard
-from cascade.runs.durable_output import Store
+from cascade.runs.durable_output import DurableOutput
 from cascade.runs.progress import Progress
 from cascade.runs.reading import Item, with_contents, with_hashes
 from cascade.runs.rows import Row
@@ -28,20 +28,20 @@ class FolderRun:
 
     Attributes:
         cascade: the classifier.
-        store: takes the rows.
+        output: takes the rows.
         bundle: see `cascade.runs.rows.bundle_id`.
         by_content: recognise photos by their content: those that have a row are not read again, and
             identical files are classified once.
         stopped: whether the user asked for an end.
         progress: told of every row.
-        observers: called with each photo and its row after the store has it, also where an earlier run had
+        observers: called with each photo and its row after the output has it, also where an earlier run had
             classified it.
         guard: finds the photo that ended the run before this one.
         retry_failed: read photos again whose row is an error.
     """
 
     cascade: Cascade
-    store: Store
+    output: DurableOutput
     bundle: str
     by_content: bool
     stopped: Callable[[], bool]
@@ -59,12 +59,12 @@ class FolderRun:
         for batch in batches:
             started = time.perf_counter()
             items = self._to_classify(batch)
-            for item in self.guard.one_by_one(items, self.store.commit) if self.guard else ():
+            for item in self.guard.one_by_one(items, self.output.commit) if self.guard else ():
                 self._classify([item])
                 if self.stopped():
                     break
             self._classify(items)
-            self.store.commit()
+            self.output.commit()
             seconds = time.perf_counter() - started
             _log.debug("batch done in %.1f s, %d rows so far", seconds, self._summary.photos)
             if self.stopped():
@@ -90,7 +90,7 @@ class FolderRun:
 
     def _not_done(self, items: Iterable[Item]) -> Iterator[Item]:
         """Yield the photos that have no row yet, and count the others."""
-        journal = self.store.journal
+        journal = self.output.journal
         for item in items:
             if journal is None or not journal.is_done(
                 item, by_content=self.by_content, retry_failed=self.retry_failed
@@ -106,7 +106,7 @@ class FolderRun:
 
     def _emit(self, item: Item, row: Row) -> None:
         """Keep the row of a photo, and tell everybody who wants to know."""
-        self.store.add(item, row)
+        self.output.add(item, row)
         if self.guard is not None:
             self.guard.end(item.found.path)
         self._summary.add(row)
@@ -123,6 +123,6 @@ class FolderRun:
 
     def _known(self, sha256: str) -> Row | None:
         """Return the row of a photo with this content, unless it is an old error that is to be retried."""
-        row = None if self.store.journal is None else self.store.journal.known(sha256)
+        row = None if self.output.journal is None else self.output.journal.known(sha256)
         old_error = row is not None and row["error"] is not None and sha256 not in self._failed_again
         return None if self.retry_failed and old_error else row

@@ -139,19 +139,19 @@ class Journal:
         """Keep a fact about the run, with the next `commit`."""
         self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
-    def check(self, facts: dict[str, str]) -> None:
+    def check(self, fingerprint: dict[str, str]) -> None:
         """Compare with what the run was started with, or keep it if this is the start.
 
         Raises:
             UsageError: when something differs; the message names it.
         """
-        self.compare(facts)
-        for name, now in {"journal version": str(_VERSION), **facts}.items():
+        self.compare(fingerprint)
+        for name, now in {"journal version": str(_VERSION), **fingerprint}.items():
             self.set(f"fact:{name}", now)
 
-    def compare(self, facts: dict[str, str]) -> None:
+    def compare(self, fingerprint: dict[str, str]) -> None:
         """See `check`; keeps nothing."""
-        for name, now in {"journal version": str(_VERSION), **facts}.items():
+        for name, now in {"journal version": str(_VERSION), **fingerprint}.items():
             before = self.get(f"fact:{name}")
             if before is not None and before != now:
                 raise UsageError(

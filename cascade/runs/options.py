@@ -175,7 +175,7 @@ class ClassifyOptions:
         """Whether something is done with every row after the run."""
         return self.gallery is not None or self.sort_into is not None
 
-    def facts(self, bundle_sha256: str, fields: tuple[str, ...], variant: str) -> dict[str, str]:
+    def fingerprint(self, bundle_sha256: str, fields: tuple[str, ...], variant: str) -> dict[str, str]:
         """Return all that decides what a row says and how; a continued run must have the same.
 
         What only decides which photos can be read at all (--max-pixels) may change from run to run.

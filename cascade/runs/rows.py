@@ -92,8 +92,8 @@ def make_row(prediction: Prediction, bundle: str) -> Row:
             they are ``\xNN``, and `path_base64` holds the exact name.
         bundle: see `bundle_id`.
     """
-    said = prediction.to_dict()
-    row = {key: said.get(key) for key in FIELDS} | {"schema": ROW_SCHEMA_VERSION, "bundle": bundle}
+    values = prediction.to_dict()
+    row = {key: values.get(key) for key in FIELDS} | {"schema": ROW_SCHEMA_VERSION, "bundle": bundle}
     return row | path_keys(prediction.path)
 
 

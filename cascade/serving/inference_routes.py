@@ -86,12 +86,14 @@ class _Handlers:
         async with service.bodies.read(request) as body:
             limits = service.settings
             try:
-                asked = parse_infer(body, length, max_photos=limits.max_photos, max_pixels=limits.max_pixels)
+                inference = parse_infer(
+                    body, length, max_photos=limits.max_photos, max_pixels=limits.max_pixels
+                )
             except ProtocolError as error:
                 raise ProblemError(400, "protocol", str(error)) from None
-            predictions = await service.classify(request, cascade, asked.photos)
+            predictions = await service.classify(request, cascade, inference.photos)
         rows = [make_row(prediction, service.model.bundle_id) for prediction in predictions]
-        content, header = infer_response(asked, rows, MODEL, version)
+        content, header = infer_response(inference, rows, MODEL, version)
         if header is None:
             return Response(content, media_type="application/json")
         return Response(content, headers={_LENGTH: str(header)}, media_type="application/octet-stream")

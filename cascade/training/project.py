@@ -24,8 +24,8 @@ from cascade.training.default_recipes import recipes_for
 from cascade.training.fit.backbone import check_weights
 from cascade.training.fit.losses import make_loss
 from cascade.training.overrides import override
-from cascade.training.progress import Report
 from cascade.training.recipe import Recipe, linked, load_recipes
+from cascade.training.training_log import TrainingLog
 
 __all__ = ["Project", "choose_device", "open_project", "readable", "strangers_in"]
 
@@ -58,14 +58,14 @@ class Project:
         """Seed of every teacher's folds: recipes with the same teacher share its opinions."""
         return self.recipes[0].train.seed
 
-    def introduce(self, report: Report) -> None:
+    def introduce(self, log: TrainingLog) -> None:
         """Say which photos there are and which were left out."""
         splits = Counter(photo.split for photo in self.data.photos)
-        report.line(", ".join(f"{count} photos to {split}" for split, count in sorted(splits.items())))
+        log.line(", ".join(f"{count} photos to {split}" for split, count in sorted(splits.items())))
         for path, reason in self.data.dropped[:20]:
-            report.line(f"left out {path}: {reason}")
+            log.line(f"left out {path}: {reason}")
         if len(self.data.dropped) > 20:
-            report.line(f"left out {len(self.data.dropped) - 20} more; bundle.json names them all")
+            log.line(f"left out {len(self.data.dropped) - 20} more; bundle.json names them all")
 
 
 def open_project(

@@ -66,8 +66,8 @@ class Recipe:
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that change whenever the recipe changes in more than the card's words."""
-        facts = {key: value for key, value in self.to_dict().items() if key != "card"}
-        text = json.dumps(facts, sort_keys=True)
+        content = {key: value for key, value in self.to_dict().items() if key != "card"}
+        text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @classmethod

@@ -17,13 +17,13 @@ from cascade.evaluation.dataset import Photo
 from cascade.ownership import check_bundle_target, empty_scratch
 from cascade.training.explore.learning_rate import study_project
 from cascade.training.explore.sweep import Sweep, run_sweep
-from cascade.training.export.assemble import BundleOptions, assemble
+from cascade.training.export.assemble_bundle import BundleOptions, assemble_bundle
 from cascade.training.export.packaging import take_place
 from cascade.training.fit.network import Fitted, fit
-from cascade.training.progress import Report, table_console
 from cascade.training.project import Project, open_project, strangers_in
 from cascade.training.time_estimate import announce
 from cascade.training.tracking import Tracker
+from cascade.training.training_log import TrainingLog, table_console
 
 __all__ = ["explore", "train"]
 
@@ -82,23 +82,23 @@ def train(
     )
     strangers = None if out_of_scope is None else strangers_in(out_of_scope, work)
     options = BundleOptions(name or out.name, version, max_error, int8, strangers)
-    with Report(tracker=_tracker(project, wandb)) as report:
-        project.introduce(report)
-        announce(project, report)
-        networks = _fit_chosen(project, () if strangers is None else strangers.photos, report)
+    with TrainingLog(tracker=_tracker(project, wandb)) as log:
+        project.introduce(log)
+        announce(project, log)
+        networks = _fit_chosen(project, () if strangers is None else strangers.photos, log)
         if only:
-            report.line(f"trained {', '.join(networks)}; run again without --only for a bundle")
+            log.line(f"trained {', '.join(networks)}; run again without --only for a bundle")
             return
-        _write_bundle(out, project, networks, options, report)
-        report.line(f"wrote {out}; measure it with: cascade evaluate {_first(data)} --bundle {out}")
+        _write_bundle(out, project, networks, options, log)
+        log.line(f"wrote {out}; measure it with: cascade evaluate {_first(data)} --bundle {out}")
 
 
 def _tracker(project: Project, wandb: str) -> Tracker:
-    facts = {recipe.name: recipe.to_dict() for recipe in project.recipes}
-    return Tracker(wandb, config={"recipes": facts, "data": project.data.fingerprint()})
+    recipes = {recipe.name: recipe.to_dict() for recipe in project.recipes}
+    return Tracker(wandb, config={"recipes": recipes, "data": project.data.fingerprint()})
 
 
-def _fit_chosen(project: Project, outliers: Sequence[Photo], report: Report) -> dict[str, Fitted]:
+def _fit_chosen(project: Project, outliers: Sequence[Photo], log: TrainingLog) -> dict[str, Fitted]:
     """Train the networks of the chosen recipes, or read those that are finished."""
     return {
         recipe.name: fit(
@@ -106,7 +106,7 @@ def _fit_chosen(project: Project, outliers: Sequence[Photo], report: Report) -> 
             project.data,
             project.work,
             device=project.device,
-            report=report,
+            log=log,
             views=project.views,
             teacher_seed=project.teacher_seed,
             outliers=outliers,
@@ -116,15 +116,15 @@ def _fit_chosen(project: Project, outliers: Sequence[Photo], report: Report) -> 
 
 
 def _write_bundle(
-    out: Path, project: Project, networks: Mapping[str, Fitted], options: BundleOptions, report: Report
+    out: Path, project: Project, networks: Mapping[str, Fitted], options: BundleOptions, log: TrainingLog
 ) -> None:
     """Make the bundle in the working folder, move it to ``out`` and log it."""
     scratch = project.work / "bundle"
     scratch.mkdir(parents=True)
-    assemble(scratch, project.recipes, networks, project.data, options=options, report=report)
+    assemble_bundle(scratch, project.recipes, networks, project.data, options=options, log=log)
     take_place(scratch, out)
     manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    report.tracker.bundle(out, options.name, options.version, manifest["measured"])
+    log.tracker.bundle(out, options.name, options.version, manifest["measured"])
 
 
 def explore(
@@ -162,9 +162,9 @@ def explore(
     if plan is not None:
         run_sweep(project, plan, wandb=wandb, console=table_console())
         return
-    with Report() as report:
-        project.introduce(report)
-        study_project(project, steps=_STUDY_STEPS, report=report, console=table_console())
+    with TrainingLog() as log:
+        project.introduce(log)
+        study_project(project, steps=_STUDY_STEPS, log=log, console=table_console())
 
 
 def _first(data: Path | Sequence[Path]) -> Path:

@@ -27,10 +27,10 @@ from cascade.training.fit.optimizer import parameter_groups
 from cascade.training.fit.teacher import MOST_ITERATIONS, extractors, opinions_file
 from cascade.training.fit.training_data import looked_at, target_of
 from cascade.training.fit.training_step import Stepper
-from cascade.training.progress import Report
 from cascade.training.project import Project
 from cascade.training.recipe import Recipe
 from cascade.training.recipe_sections import Augmentation
+from cascade.training.training_log import TrainingLog
 
 __all__ = ["Estimate", "announce", "estimate", "in_words"]
 
@@ -66,7 +66,7 @@ class Estimate:
         return self.teaching + self.caching + self.training
 
 
-def announce(project: Project, report: Report) -> None:
+def announce(project: Project, log: TrainingLog) -> None:
     """Say how long each recipe takes, and all together."""
     found = estimate(project)
     for each in found:
@@ -74,10 +74,10 @@ def announce(project: Project, report: Report) -> None:
             parts = f"{in_words(each.caching)} for views" if each.caching else "views are there"
             parts += f", {in_words(each.teaching)} for the teacher" if each.teaching else ""
             most = next(r for r in project.chosen if r.name == each.name).train.early_stopping
-            report.line(f"{each.name}: {'at most' if most else 'about'} {in_words(each.seconds)} ({parts})")
+            log.line(f"{each.name}: {'at most' if most else 'about'} {in_words(each.seconds)} ({parts})")
         else:
-            report.line(f"{each.name}: is trained already")
-    report.line(f"in all about {in_words(sum(each.seconds for each in found))} of training")
+            log.line(f"{each.name}: is trained already")
+    log.line(f"in all about {in_words(sum(each.seconds for each in found))} of training")
 
 
 def in_words(seconds: float) -> str:

@@ -106,27 +106,32 @@ class Tracker:
             return
         import wandb
 
-        said = probabilities.argmax(1)
+        predicted = probabilities.argmax(1)
         table = wandb.Table(columns=["photo", "file", "label", "answer", "confidence", "right"])
         for i in _samples(truth, probabilities):
             image = thumbnail(photos[i].path, _SIDE)
-            right = bool(said[i] == truth[i])
-            confidence = float(probabilities[i, said[i]])
-            row = (names[truth[i]], names[said[i]], round(confidence, 4), right)
+            right = bool(predicted[i] == truth[i])
+            confidence = float(probabilities[i, predicted[i]])
+            row = (names[truth[i]], names[predicted[i]], round(confidence, 4), right)
             table.add_data(wandb.Image(image), photos[i].path.name, *row)
         matrix = wandb.plot.confusion_matrix(
-            y_true=truth.tolist(), preds=said.tolist(), class_names=list(names), title=f"{stage}: calibration"
+            y_true=truth.tolist(),
+            preds=predicted.tolist(),
+            class_names=list(names),
+            title=f"{stage}: calibration",
         )
         self._run.log({f"{stage}/confusion": matrix, f"{stage}/samples": table})
 
-    def bundle(self, folder: Path, name: str, version: str, facts: dict[str, Any]) -> None:
+    def bundle(self, folder: Path, name: str, version: str, metadata: dict[str, Any]) -> None:
         """Record a finished bundle as an artifact of type ``model``."""
         if self._run is None:
             return
         import wandb
 
         safe = re.sub(r"[^\w.-]+", "-", name)  # what wandb allows
-        artifact = wandb.Artifact(safe, type="model", metadata=facts, description=f"bundle {name} {version}")
+        artifact = wandb.Artifact(
+            safe, type="model", metadata=metadata, description=f"bundle {name} {version}"
+        )
         artifact.add_dir(str(folder))
         self._run.log_artifact(artifact, aliases=["latest", f"v{version}"])
 

@@ -20,10 +20,10 @@ BICUBIC = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BIL
 class Bundle:
     def __init__(self, folder):
         self.folder = Path(folder)
-        self.facts = json.loads((self.folder / "bundle.json").read_text(encoding="utf-8"))
-        if self.facts["format_version"] != 1:
-            raise ValueError(f"format version {self.facts['format_version']} is not known here")
-        stages = self.facts["stages"]
+        self.manifest = json.loads((self.folder / "bundle.json").read_text(encoding="utf-8"))
+        if self.manifest["format_version"] != 1:
+            raise ValueError(f"format version {self.manifest['format_version']} is not known here")
+        stages = self.manifest["stages"]
         self.image_stages = {"general": stages["general"]} | {e["name"]: e for e in stages["experts"]}
         self.sessions = {}
 
@@ -69,7 +69,7 @@ class Bundle:
 
     def run(self, pixels, ask="router"):
         """Prepared pixels, stage -> uint8 (height, width, 3), -> the answer and everything behind it."""
-        stages, point = self.facts["stages"], self.facts["operating_points"]["default"]
+        stages, point = self.manifest["stages"], self.manifest["operating_points"]["default"]
         general = self.graph(stages["general"], {"image": pixels["general"][None]})
         known = {"general_logits": general["logits"]}
         score = None
@@ -91,7 +91,7 @@ class Bundle:
             known["asked"] = np.array([asked], np.float32)
         probabilities = self.graph(stages["arbiter"], known)["probabilities"][0].astype(float)
         names = [e["name"] for e, yes in zip(stages["experts"], asked) if yes]
-        answer = decide(self.facts, point, probabilities, score)
+        answer = decide(self.manifest, point, probabilities, score)
         return answer | {"asked": names, "probabilities": probabilities, "score": score}
 
 

@@ -20,7 +20,7 @@ from sklearn.model_selection import KFold
 
 from cascade.arrays import softmax
 from cascade.labels import LabelTree
-from cascade.training.calibration.stage_logits import Outputs
+from cascade.training.calibration.stage_logits import StageLogits
 
 PARENTS = {"a": "left", "b": "left", "c": "right", "d": "right"}
 TREE = LabelTree(tuple(PARENTS), PARENTS)
@@ -37,10 +37,10 @@ def test_no_more_is_spent_and_less_than_a_question_is_left(seed: int, spent: flo
     before = probabilities(50, seed)
     for order in doubt_orders(before, TREE.labels, EXPERTS).values():
         assert sorted(order) == list(range(100))
-        asked = asked_within(order, COSTS, 50, spent)
-        cost = (asked @ COSTS).mean()
+        deferred = asked_within(order, COSTS, 50, spent)
+        cost = (deferred @ COSTS).mean()
         assert cost <= spent + 1e-9
-        assert asked.all() or cost > spent - COSTS.max() / 50 - 1e-9
+        assert deferred.all() or cost > spent - COSTS.max() / 50 - 1e-9
 
 
 def test_the_doubtful_are_asked_first_and_the_likeliest_expert() -> None:
@@ -63,17 +63,17 @@ def test_the_table_is_at_equal_cost_and_finds_the_better_rule() -> None:
     mine = np.arange(n) % 2 == 0
     column = np.where(targets < 2, 0, 1)
 
-    def answers(asked: np.ndarray) -> np.ndarray:
+    def answers(deferred: np.ndarray) -> np.ndarray:
         out = before.copy()
-        helped = mine & asked[np.arange(n), column]
+        helped = mine & deferred[np.arange(n), column]
         out[helped] = 0.02
         out[helped, targets[helped]] = 0.94
         return out
 
     def asks(photos: np.ndarray) -> np.ndarray:
-        asked = np.zeros((n, 2), dtype=bool)
-        asked[photos, column[photos]] = True
-        return asked
+        deferred = np.zeros((n, 2), dtype=bool)
+        deferred[photos, column[photos]] = True
+        return deferred
 
     good = {0.5: asks(np.flatnonzero(mine)[:100]), 1.0: asks(np.flatnonzero(mine))}
     found = compare_asking(before, good, targets, answers, COSTS, TREE, EXPERTS)
@@ -89,7 +89,7 @@ def test_the_table_is_at_equal_cost_and_finds_the_better_rule() -> None:
         assert found["mean"][name]["nll"] == pytest.approx(np.mean([row["nll"] for row in rows]), abs=1e-3)
 
 
-def outputs(n: int = 400, seed: int = 0) -> Outputs:
+def outputs(n: int = 400, seed: int = 0) -> StageLogits:
     """Each of three voters sees the label through noise of its own, so that pooling them is best."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 4, n)
@@ -99,19 +99,19 @@ def outputs(n: int = 400, seed: int = 0) -> Outputs:
         index = [TREE.labels.index(label) for label in own]
         at = np.array([index.index(t) if t in index else 2 for t in y])
         experts[name] = rng.normal(size=(n, 3)) + 1.5 * np.eye(3)[at]
-    return Outputs(general, experts, y)
+    return StageLogits(general, experts, y)
 
 
 def test_rules_for_combining_are_what_they_say() -> None:
     data = outputs(60)
-    asked = np.random.default_rng(1).random((60, 2)) < 0.5
-    found = {name: np.exp(logs) for name, logs in combine(data, TREE, EXPERTS, asked).items()}
+    deferred = np.random.default_rng(1).random((60, 2)) < 0.5
+    found = {name: np.exp(logs) for name, logs in combine(data, TREE, EXPERTS, deferred).items()}
     p = softmax(data.general)
     np.testing.assert_allclose(found["general alone"], p)
     for n in range(60):
         votes = [p[n]]
         for column, (name, own) in enumerate(EXPERTS.items()):
-            if asked[n, column]:
+            if deferred[n, column]:
                 q = softmax(data.experts[name])[n]
                 foreign = [k for k, label in enumerate(TREE.labels) if label not in own]
                 vote = np.zeros(4)
@@ -130,9 +130,9 @@ def test_the_better_rule_for_combining_is_found() -> None:
     """Noise is independent, so the product of experts is right up to a temperature, and nothing beats it."""
     data = outputs(2000)
     folds = list(KFold(4, shuffle=True, random_state=0).split(data.general))
-    asked = np.ones((2000, 2), dtype=bool)
+    deferred = np.ones((2000, 2), dtype=bool)
     uniform = np.full((2000, 4), 0.25)
-    found = compare_combining(data, TREE, EXPERTS, folds, lambda _: uniform, {"everybody": asked})
+    found = compare_combining(data, TREE, EXPERTS, folds, lambda _: uniform, {"everybody": deferred})
     table = found["everybody"]
     assert table["best"] == "product of experts"
     rules = table["rules"]

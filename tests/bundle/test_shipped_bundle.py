@@ -68,12 +68,12 @@ def test_every_hash_is_right_and_every_graph_loads(bundle: Bundle) -> None:
 def test_graphs_say_the_same_as_the_manifest(bundle: Bundle) -> None:
     for stage in bundle.stages:
         session = ort.InferenceSession(str(bundle.folder / stage.file), providers=["CPUExecutionProvider"])
-        facts = session.get_modelmeta().custom_metadata_map
-        assert facts["cascade.stage"] == stage.name
+        metadata = session.get_modelmeta().custom_metadata_map
+        assert metadata["cascade.stage"] == stage.name
         if stage.input is not None:
-            assert json.loads(facts["cascade.labels"]) == list(stage.labels)
-            assert json.loads(facts["cascade.input"]) == stage.input.to_dict()
-            assert facts["cascade.takes"] == stage.takes
+            assert json.loads(metadata["cascade.labels"]) == list(stage.labels)
+            assert json.loads(metadata["cascade.input"]) == stage.input.to_dict()
+            assert metadata["cascade.takes"] == stage.takes
             assert {one.name for one in session.get_inputs()} == {stage.takes}
 
 

@@ -29,12 +29,12 @@ def test_info_names_everything(run_cli, tiny_bundle):
 
 
 def test_info_as_json_is_the_manifest(run_cli, tiny_bundle):
-    facts = json.loads(run_cli("info", "--json").out)
+    document = json.loads(run_cli("info", "--json").out)
     manifest = json.loads((tiny_bundle / "bundle.json").read_text())
     for key in ("name", "version", "labels", "provenance"):
-        assert facts[key] == manifest[key]
-    assert facts["stages"]["general"]["sha256"] == manifest["stages"]["general"]["sha256"]
-    assert facts["bytes"]["general"] == (tiny_bundle / "general.onnx").stat().st_size
+        assert document[key] == manifest[key]
+    assert document["stages"]["general"]["sha256"] == manifest["stages"]["general"]["sha256"]
+    assert document["bytes"]["general"] == (tiny_bundle / "general.onnx").stat().st_size
 
 
 def test_info_finds_a_changed_graph(run_cli, tiny_bundle, tmp_path):

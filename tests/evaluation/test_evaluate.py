@@ -16,11 +16,11 @@ from PIL import Image
 
 from cascade import Cascade
 from cascade.errors import DataError, UsageError
-from cascade.evaluation.corruptions import SHIFTS
+from cascade.evaluation.corruptions import CORRUPTIONS
 from cascade.evaluation.dataset import Photo, scan
 from cascade.evaluation.evaluate import evaluate, evaluate_folder
 from cascade.evaluation.report import render_table
-from cascade.evaluation.results import WAYS, Evaluation
+from cascade.evaluation.results import SYSTEMS, Evaluation
 
 ASK = {"general": "never", "cascade": "router", "always": "always"}
 
@@ -38,56 +38,56 @@ def real_photos(folder: Path) -> list[Photo]:
 
 
 class TestWays:
-    @pytest.mark.parametrize("way", WAYS)
+    @pytest.mark.parametrize("system", SYSTEMS)
     @pytest.mark.parametrize("bundle", ["tiny_bundle", "two_expert_bundle", "expertless_bundle"])
     def test_each_way_is_what_the_cascade_answers(
-        self, bundle: str, way: str, labelled_folder: Path, request: pytest.FixtureRequest
+        self, bundle: str, system: str, labelled_folder: Path, request: pytest.FixtureRequest
     ) -> None:
         home = request.getfixturevalue(bundle)
         evaluation = run(home, labelled_folder)
-        answers = Cascade(home, ask=ASK[way]).predict_many(photo.path for photo in evaluation.photos)
+        answers = Cascade(home, ask=ASK[system]).predict_many(photo.path for photo in evaluation.photos)
         costs = {expert.name: expert.cost for expert in evaluation.bundle.experts}
         for row, answer in enumerate(answers):
             label, confidence = answer.top[0]
-            assert label == evaluation.bundle.tree.labels[evaluation.predicted(way)[row]]
-            assert confidence == pytest.approx(evaluation.confidence(way)[row], abs=1e-5)
-            asked = [opinion.name for opinion in answer.experts]
-            flags = evaluation.asked[way][row]
-            assert asked == [name for name, flag in zip(costs, flags, strict=True) if flag]
-            assert evaluation.cost(way)[row] == pytest.approx(1 + sum(costs[name] for name in asked))
+            assert label == evaluation.bundle.tree.labels[evaluation.predicted(system)[row]]
+            assert confidence == pytest.approx(evaluation.confidence(system)[row], abs=1e-5)
+            deferred = [opinion.name for opinion in answer.experts]
+            flags = evaluation.deferred[system][row]
+            assert deferred == [name for name, flag in zip(costs, flags, strict=True) if flag]
+            assert evaluation.cost(system)[row] == pytest.approx(1 + sum(costs[name] for name in deferred))
 
-    @pytest.mark.parametrize("way", WAYS)
+    @pytest.mark.parametrize("system", SYSTEMS)
     def test_each_way_is_what_the_shipped_bundle_answers(
-        self, way: str, shipped_bundle: Path, photos_folder: Path
+        self, system: str, shipped_bundle: Path, photos_folder: Path
     ) -> None:
         """Three real stages and real photographs, one of each label."""
         first = {photo.label: photo for photo in real_photos(photos_folder)}
         evaluation = evaluate(Cascade(shipped_bundle), list(first.values()))
         labels = evaluation.bundle.tree.labels
-        answers = Cascade(shipped_bundle, ask=ASK[way]).predict_many(p.path for p in evaluation.photos)
+        answers = Cascade(shipped_bundle, ask=ASK[system]).predict_many(p.path for p in evaluation.photos)
         for row, answer in enumerate(answers):
-            assert answer.top[0][1] == pytest.approx(evaluation.confidence(way)[row], abs=1e-4)
+            assert answer.top[0][1] == pytest.approx(evaluation.confidence(system)[row], abs=1e-4)
             place = labels.index(answer.top[0][0])
-            assert evaluation.probabilities[way][row, place] == pytest.approx(answer.top[0][1], abs=1e-4)
+            assert evaluation.probabilities[system][row, place] == pytest.approx(answer.top[0][1], abs=1e-4)
         assert len(evaluation.photos) == len(labels)
 
     def test_the_photos_exercise_the_router(self, labelled_folder: Path, two_expert_bundle: Path) -> None:
         """Otherwise the test above would compare nobody with nobody."""
-        asked = run(two_expert_bundle, labelled_folder).asked["cascade"]
-        patterns = {tuple(row) for row in asked.tolist()}
+        deferred = run(two_expert_bundle, labelled_folder).deferred["cascade"]
+        patterns = {tuple(row) for row in deferred.tolist()}
         assert len(patterns) >= 3
 
     def test_without_one_expert_is_the_others_alone(
         self, labelled_folder: Path, two_expert_bundle: Path
     ) -> None:
         evaluation = run(two_expert_bundle, labelled_folder)
-        asked = evaluation.asked["cascade"]
-        same = {name: ~asked[:, column] for column, name in enumerate(("rooms", "more"))}
+        deferred = evaluation.deferred["cascade"]
+        same = {name: ~deferred[:, column] for column, name in enumerate(("rooms", "more"))}
         for name, rows in same.items():
             np.testing.assert_allclose(
                 evaluation.without[name][rows], evaluation.probabilities["cascade"][rows], atol=1e-6
             )
-        only_rooms = asked[:, 0] & ~asked[:, 1]
+        only_rooms = deferred[:, 0] & ~deferred[:, 1]
         assert only_rooms.any()
         np.testing.assert_allclose(
             evaluation.without["rooms"][only_rooms],
@@ -99,20 +99,20 @@ class TestWays:
         cascade, photos = Cascade(two_expert_bundle), scan(labelled_folder).photos
         one, many = (evaluate(cascade, photos, batch_size=size) for size in (1, 13))
         assert one.photos == many.photos
-        for way in WAYS:
-            np.testing.assert_allclose(one.probabilities[way], many.probabilities[way], atol=1e-6)
+        for system in SYSTEMS:
+            np.testing.assert_allclose(one.probabilities[system], many.probabilities[system], atol=1e-6)
 
     def test_scores_of_the_ways(self, labelled_folder: Path, tiny_bundle: Path) -> None:
         evaluation = run(tiny_bundle, labelled_folder)
-        general, cascade, always = (evaluation.scores(way) for way in WAYS)
+        general, cascade, always = (evaluation.measure(system) for system in SYSTEMS)
         assert (general.cost, general.deferral_rate) == (1.0, 0.0)
         assert (always.cost, always.deferral_rate) == (2.5, 1.0)
         assert cascade.cost == pytest.approx(1 + 1.5 * cascade.deferral_rate)
         assert 0 < cascade.deferral_rate < 1
-        for scores in (general, cascade, always):
-            assert scores.n == 40
-            assert scores.accuracy <= scores.group_accuracy
-            assert scores.accuracy_interval.low < scores.accuracy < scores.accuracy_interval.high
+        for measure in (general, cascade, always):
+            assert measure.n == 40
+            assert measure.accuracy <= measure.group_accuracy
+            assert measure.accuracy_interval.low < measure.accuracy < measure.accuracy_interval.high
         difference = evaluation.difference()
         assert difference.difference == pytest.approx(cascade.accuracy - general.accuracy)
 
@@ -120,9 +120,9 @@ class TestWays:
         evaluation = run(tiny_bundle, labelled_folder)
         probabilities = np.tile(np.float32([0.3, 0.29, 0.36, 0.0, 0.05]), (40, 1))
         changed = dataclasses.replace(
-            evaluation, probabilities=dict.fromkeys(WAYS, probabilities), truth=np.repeat([1, 2], 20)
+            evaluation, probabilities=dict.fromkeys(SYSTEMS, probabilities), truth=np.repeat([1, 2], 20)
         )
-        assert changed.scores().accuracy == 0.5  # beach
+        assert changed.measure().accuracy == 0.5  # beach
         assert changed.group_right().tolist() == [True] * 20 + [False] * 20  # indoor
 
     def test_curve_runs_from_nobody_to_whoever_may_help(
@@ -131,17 +131,17 @@ class TestWays:
         evaluation = run(two_expert_bundle, labelled_folder)
         first, last = evaluation.curve[0], evaluation.curve[-1]
         assert (first.cost, first.deferral_rate) == (1.0, 0.0)
-        assert first.accuracy == evaluation.scores("general").accuracy
+        assert first.accuracy == evaluation.measure("general").accuracy
         assert last.cost_weight == 0  # which is this bundle's operating point
-        assert last.accuracy == evaluation.scores("cascade").accuracy
-        assert last.cost == pytest.approx(evaluation.scores("cascade").cost)
+        assert last.accuracy == evaluation.measure("cascade").accuracy
+        assert last.cost == pytest.approx(evaluation.measure("cascade").cost)
         costs = [point.cost for point in evaluation.curve]
         assert costs == sorted(costs)
 
     def test_without_experts_all_ways_are_one(self, labelled_folder: Path, expertless_bundle: Path) -> None:
         evaluation = run(expertless_bundle, labelled_folder)
-        assert evaluation.scores("cascade") == evaluation.scores("general")
-        assert evaluation.scores().cost == 1.0
+        assert evaluation.measure("cascade") == evaluation.measure("general")
+        assert evaluation.measure().cost == 1.0
         assert evaluation.curve == ()
 
 
@@ -293,7 +293,7 @@ class TestCommand:
         assert ran.code == 0
         figures = json.loads(ran.out)
         report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
-        assert [row["photos"] for row in figures.pop("promise")] == [40] * (1 + len(SHIFTS))
+        assert [row["photos"] for row in figures.pop("promise")] == [40] * (1 + len(CORRUPTIONS))
         assert figures.pop("label_sets") == []
         assert figures.pop("generator").startswith("cascade ")
         assert figures == {key: report[key] for key in figures}

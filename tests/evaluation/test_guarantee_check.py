@@ -10,12 +10,18 @@ import pytest
 from PIL import Image
 
 from cascade import Cascade
-from cascade.evaluation.corruptions import SHIFTS
+from cascade.evaluation.corruptions import CORRUPTIONS
 from cascade.evaluation.dataset import scan
 from cascade.evaluation.evaluate import evaluate
-from cascade.evaluation.guarantee_check import AS_THEY_ARE, Kept, kept, prove, sets_of
-from cascade.evaluation.guarantee_table import render_proof
-from cascade.evaluation.labelled_answers import judge
+from cascade.evaluation.guarantee_check import (
+    AS_THEY_ARE,
+    ErrorCheck,
+    check_errors,
+    check_guarantees,
+    check_label_sets,
+)
+from cascade.evaluation.guarantee_table import render_guarantees
+from cascade.evaluation.labelled_answers import label_answers
 from cascade.guarantees.conformal_sets import LabelSets
 from cascade.labels import LabelTree
 from cascade.policy import OperatingPoint, decide
@@ -36,8 +42,10 @@ INSIDE = np.array([True] * 5 + [False])
 
 
 def test_counts_by_hand() -> None:
-    row = kept(
-        "by hand", judge(PROBABILITIES, TARGETS, INSIDE, TREE), OperatingPoint(0.8, 0.85, 0, None, 0.1)
+    row = check_errors(
+        "by hand",
+        label_answers(PROBABILITIES, TARGETS, INSIDE, TREE),
+        OperatingPoint(0.8, 0.85, 0, None, 0.1),
     )
     assert (row.photos, row.answered, row.wrong, row.error) == (6, 4, 2, 0.5)
     shares = (row.labels, row.parents, row.unknown, row.out_of_scope)
@@ -50,7 +58,7 @@ def test_counts_agree_with_the_policy() -> None:
     probabilities, targets = rng.dirichlet(np.full(4, 0.3), 500), rng.integers(0, 4, 500)
     scores = rng.random(500)
     point = OperatingPoint(0.7, 0.8, 0.0, 0.9, 0.5)
-    row = kept("", judge(probabilities, targets, scores <= 0.9, TREE), point)
+    row = check_errors("", label_answers(probabilities, targets, scores <= 0.9, TREE), point)
     answers = [decide(p, TREE, point, float(s)) for p, s in zip(probabilities, scores, strict=True)]
     truth = [TREE.labels[t] for t in targets]
     wrong = [a.label not in (t, TREE.parent_of[t], "unknown") for a, t in zip(answers, truth, strict=True)]
@@ -60,10 +68,12 @@ def test_counts_agree_with_the_policy() -> None:
     assert round(row.out_of_scope * 500) == sum(a.reason == "out_of_scope" for a in answers)
 
 
-def many(wrong: int, answered: int, promised: float | None) -> Kept:
+def many(wrong: int, answered: int, promised: float | None) -> ErrorCheck:
     probabilities = np.tile([1.0, 0.0, 0.0, 0.0], (answered, 1))
     targets = np.where(np.arange(answered) < wrong, 2, 0)
-    return kept("", judge(probabilities, targets, True, TREE), OperatingPoint(0.5, 0.5, 0, None, promised))
+    return check_errors(
+        "", label_answers(probabilities, targets, True, TREE), OperatingPoint(0.5, 0.5, 0, None, promised)
+    )
 
 
 def test_only_what_chance_does_not_explain_is_broken() -> None:
@@ -74,7 +84,9 @@ def test_only_what_chance_does_not_explain_is_broken() -> None:
 
 
 def test_nobody_answered_is_no_error() -> None:
-    row = kept("", judge(PROBABILITIES, TARGETS, False, TREE), OperatingPoint(0.5, 0.5, 0, None, 0.1))
+    row = check_errors(
+        "", label_answers(PROBABILITIES, TARGETS, False, TREE), OperatingPoint(0.5, 0.5, 0, None, 0.1)
+    )
     assert np.isnan(row.error)
     assert not row.broken
     assert row.unknown == row.out_of_scope == 1.0
@@ -82,7 +94,7 @@ def test_nobody_answered_is_no_error() -> None:
 
 def test_label_sets_by_hand() -> None:
     sets = LabelSets(penalty=0.0, free_ranks=0, photos=10, thresholds=((0.9, 0.6),))
-    found = sets_of(sets, PROBABILITIES[:5], TARGETS[:5], 0.9)
+    found = check_label_sets(sets, PROBABILITIES[:5], TARGETS[:5], 0.9)
     # Sets: {a}, {a}, {a, b}, {a, b}, {a, b, c}; they lack b of the second and c of the fourth.
     assert (found.coverage, found.mean_size, found.single) == (pytest.approx(0.6), 1.8, 0.4)
     assert (found.worst_label, found.worst_label_coverage, found.worst_label_photos) == (2, 0.0, 1)
@@ -94,7 +106,7 @@ def test_label_sets_by_hand() -> None:
 def test_shifts_do_what_they_say() -> None:
     rng = np.random.default_rng(0)
     photo = Image.fromarray(rng.integers(0, 256, (120, 160, 3), dtype=np.uint8))
-    changed = {name: change(photo) for name, change in SHIFTS.items()}
+    changed = {name: change(photo) for name, change in CORRUPTIONS.items()}
     assert all(image.mode == "RGB" for image in changed.values())
     pixels = {name: np.asarray(image, dtype=float) for name, image in changed.items()}
     before = np.asarray(photo, dtype=float)
@@ -107,14 +119,14 @@ def test_shifts_do_what_they_say() -> None:
 
 @pytest.mark.parametrize("size", [(200, 100), (100, 200), (150, 150), (400, 60)])
 def test_a_crooked_photo_has_no_empty_corners(size: tuple[int, int]) -> None:
-    white = SHIFTS["rotated by 10 degrees"](Image.new("RGB", size, "white"))
+    white = CORRUPTIONS["rotated by 10 degrees"](Image.new("RGB", size, "white"))
     assert np.asarray(white).min() > 250
     assert white.width / white.height == pytest.approx(size[0] / size[1], rel=0.06)
 
 
-@pytest.mark.parametrize("name", SHIFTS)
+@pytest.mark.parametrize("name", CORRUPTIONS)
 def test_the_smallest_photo_survives(name: str) -> None:
-    assert min(SHIFTS[name](Image.new("RGB", (1, 1))).size) >= 1
+    assert min(CORRUPTIONS[name](Image.new("RGB", (1, 1))).size) >= 1
 
 
 # --- the whole -------------------------------------------------------------------------------------------
@@ -124,27 +136,27 @@ def test_every_shift_is_measured(tiny_bundle: Path, labelled_folder: Path) -> No
     cascade = Cascade(tiny_bundle)
     evaluation = evaluate(cascade, scan(labelled_folder).photos)
     done: list[tuple[int, int]] = []
-    proof = prove(
+    check = check_guarantees(
         cascade,
         evaluation.photos,
         evaluation.probabilities["cascade"],
         evaluation.truth,
         evaluation.scope_score,
-        shifted=20,
+        corrupted=20,
         progress=lambda number, total: done.append((number, total)),
     )
-    assert [row.name for row in proof.rows] == [AS_THEY_ARE, *SHIFTS]
-    assert [row.photos for row in proof.rows] == [40] + [20] * len(SHIFTS)
-    assert done[-1] == (20 * len(SHIFTS),) * 2
+    assert [row.name for row in check.rows] == [AS_THEY_ARE, *CORRUPTIONS]
+    assert [row.photos for row in check.rows] == [40] + [20] * len(CORRUPTIONS)
+    assert done[-1] == (20 * len(CORRUPTIONS),) * 2
     # The bundle judges by mean colour: blur leaves answers as they are, grey destroys them.
-    by_name = {row.name: row for row in proof.rows}
+    by_name = {row.name: row for row in check.rows}
     assert by_name["grey"].unknown + by_name["grey"].error > by_name["blurred"].unknown + 0.3
-    assert json.loads(json.dumps(proof.to_dict(), allow_nan=False))["promise"][0]["photos"] == 40
+    assert json.loads(json.dumps(check.to_dict(), allow_nan=False))["promise"][0]["photos"] == 40
     # Colour survives every other camera: accuracy and labels stay. Grey changes most labels.
     assert by_name["128 px, JPEG 60"].changed < 0.1
     assert by_name["128 px, JPEG 60"].accuracy > by_name["grey"].accuracy
     assert by_name["grey"].changed > 0.5
-    text = render_proof(proof)
+    text = render_guarantees(check)
     assert all(name in text for name in by_name)
     assert max(map(len, text.splitlines())) <= 100
     assert text.startswith("nothing is promised")
@@ -153,7 +165,7 @@ def test_every_shift_is_measured(tiny_bundle: Path, labelled_folder: Path) -> No
 def test_shifts_can_be_left_out(tiny_bundle: Path, labelled_folder: Path) -> None:
     cascade = Cascade(tiny_bundle)
     evaluation = evaluate(cascade, scan(labelled_folder).photos)
-    proof = prove(
-        cascade, evaluation.photos, evaluation.probabilities["cascade"], evaluation.truth, None, shifted=0
+    check = check_guarantees(
+        cascade, evaluation.photos, evaluation.probabilities["cascade"], evaluation.truth, None, corrupted=0
     )
-    assert [row.name for row in proof.rows] == [AS_THEY_ARE]
+    assert [row.name for row in check.rows] == [AS_THEY_ARE]

@@ -22,7 +22,7 @@ from conftest import Ran
 
 from cascade import Cascade
 from cascade.errors import OutputError
-from cascade.evaluation.corruptions import SHIFTS
+from cascade.evaluation.corruptions import CORRUPTIONS
 from cascade.evaluation.dataset import scan
 from cascade.evaluation.evaluate import evaluate, evaluate_folder
 from cascade.evaluation.report import prepare_report, render_table, write_report
@@ -160,7 +160,7 @@ class TestAnalysis:
             triples = list(zip(truth, answers["both"], answers[other], strict=True))
             assert expert["helped"] == sum(now == label != before for label, now, before in triples)
             assert expert["harmed"] == sum(before == label != now for label, now, before in triples)
-            assert expert["asked"] == evaluation.asked["cascade"][:, experts.index(expert)].sum()
+            assert expert["asked"] == evaluation.deferred["cascade"][:, experts.index(expert)].sum()
             if expert["asked"]:
                 gain = (expert["helped"] - expert["harmed"]) / expert["asked"]
                 assert expert["seen_gain"] == pytest.approx(gain)
@@ -207,7 +207,9 @@ class TestAnalysis:
         phone = found["sources"][1]
         assert phone["cascade"] == pytest.approx(evaluation.right()[menu].mean())
         assert phone["general"] == pytest.approx(evaluation.right("general")[menu].mean())
-        assert phone["deferral_rate"] == pytest.approx(evaluation.asked["cascade"][menu].any(axis=1).mean())
+        assert phone["deferral_rate"] == pytest.approx(
+            evaluation.deferred["cascade"][menu].any(axis=1).mean()
+        )
 
     def test_no_sources_no_breakdown(self, evaluation: Evaluation) -> None:
         assert analyse(evaluation)["sources"] == []
@@ -255,9 +257,9 @@ class TestPage:
         nothing_proved = {"promise": [], "label_sets": []}
         assert found.pop("generator").startswith("cascade ")
         assert found == json.loads(json.dumps(analyse(evaluation))) | nothing_proved
-        for way in ("general", "cascade", "always"):
-            assert f"{100 * found['ways'][way]['accuracy']:.1f}" in page.text
-            assert f"{found['ways'][way]['cost']:.2f}" in page.text
+        for system in ("general", "cascade", "always"):
+            assert f"{100 * found['ways'][system]['accuracy']:.1f}" in page.text
+            assert f"{found['ways'][system]['cost']:.2f}" in page.text
         words = re.sub(r"\s+", " ", page.text)
         for expert in found["routing"]["experts"]:
             assert f"{expert['name']} {expert['cost']:.2f} {expert['asked']} " in words
@@ -368,7 +370,7 @@ class TestPromise:
         text = (home / "report.html").read_text(encoding="utf-8")
         assert "Promised: at most 25.0% of the answers are wrong, with 95% confidence" in text
         rows = json.loads((home / "report.json").read_text(encoding="utf-8"))["promise"]
-        assert len(rows) == 1 + len(SHIFTS)
+        assert len(rows) == 1 + len(CORRUPTIONS)
         section = text[text.index('id="promise"') : text.index('id="routing"')]
         for row in rows:
             assert f"<td>{row['name']}</td>" in section
@@ -402,7 +404,7 @@ class TestCsv:
         assert (broken["status"], broken["error_code"], broken["answer"]) == ("error", "not_an_image", "")
         assert sum(int(row["cascade_right"]) for row in rows[:-1]) == evaluation.right().sum()
         mean = np.mean([float(row["cost"]) for row in rows[:-1]])
-        assert mean == pytest.approx(evaluation.scores().cost)
+        assert mean == pytest.approx(evaluation.measure().cost)
 
     def test_rows_are_what_predict_says(self, evaluation: Evaluation) -> None:
         answers = Cascade(evaluation.bundle).predict_many(paths(evaluation))
@@ -436,11 +438,11 @@ class TestTable:
 
     def test_figures(self, evaluation: Evaluation) -> None:
         line = render_table(evaluation).splitlines()[3].split()
-        scores = evaluation.scores()
+        metrics = evaluation.measure()
         assert line[0] == "cascade"
-        assert line[1] == f"{100 * scores.accuracy:.1f}"
-        assert line[-1] == f"{scores.cost:.2f}"
-        assert line[-2] == f"{100 * scores.deferral_rate:.1f}"
+        assert line[1] == f"{100 * metrics.accuracy:.1f}"
+        assert line[-1] == f"{metrics.cost:.2f}"
+        assert line[-2] == f"{100 * metrics.deferral_rate:.1f}"
 
     def test_without_experts_there_is_one_row(self, plain: Evaluation) -> None:
         text = render_table(plain)
@@ -474,7 +476,7 @@ def subset(evaluation: Evaluation, places: list[int]) -> Evaluation:
         truth=evaluation.truth[places],
         gain=evaluation.gain[places],
         expert_logits=cut(evaluation.expert_logits),
-        asked=cut(evaluation.asked),
+        deferred=cut(evaluation.deferred),
         probabilities=cut(evaluation.probabilities),
         without=cut(evaluation.without),
     )

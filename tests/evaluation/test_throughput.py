@@ -11,7 +11,7 @@ from conftest import COLOURS, INDOOR_COLOUR, Ran
 
 from cascade import Cascade
 from cascade.errors import DataError, UsageError
-from cascade.evaluation.throughput import SHARES, Speed, measure_speed
+from cascade.evaluation.throughput import SHARES, Throughput, measure_throughput
 from cascade.inference.routing import ASK_MODES
 
 Photo = Callable[..., Path]
@@ -23,7 +23,7 @@ def test_every_classifier_is_measured_in_turns(tiny_bundle: Path, photo: Photo) 
     broken.write_bytes(b"no photo")
     steps: list[tuple[int, int]] = []
     cascades = {ask: Cascade(tiny_bundle, ask=ask, workers=2) for ask in ASK_MODES}
-    speeds = measure_speed(
+    speeds = measure_throughput(
         cascades, [*paths, broken], rounds=2, progress=lambda done, total: steps.append((done, total))
     )
     assert steps == [(done, 9) for done in range(1, 10)]
@@ -45,20 +45,20 @@ def test_every_classifier_is_measured_in_turns(tiny_bundle: Path, photo: Photo) 
 def test_what_cannot_be_measured_is_refused(tiny_bundle: Path, photo: Photo, tmp_path: Path) -> None:
     cascades = {"router": Cascade(tiny_bundle)}
     with pytest.raises(DataError, match="no photos"):
-        measure_speed(cascades, [])
+        measure_throughput(cascades, [])
     with pytest.raises(UsageError, match="rounds"):
-        measure_speed(cascades, [photo()], rounds=0)
+        measure_throughput(cascades, [photo()], rounds=0)
     with pytest.raises(DataError, match="none of the 1 photos can be read"):
-        measure_speed(cascades, [tmp_path / "missing.jpg"])
+        measure_throughput(cascades, [tmp_path / "missing.jpg"])
 
 
 def test_a_speed_must_add_up() -> None:
     shares = dict.fromkeys(SHARES, 0.2)
-    Speed(10.0, (10.0,), {}, shares, 0.0, 1.0, 0)
+    Throughput(10.0, (10.0,), {}, shares, 0.0, 1.0, 0)
     with pytest.raises(ValueError, match="sum to one"):
-        Speed(10.0, (10.0,), {}, shares | {"rest": 0.3}, 0.0, 1.0, 0)
+        Throughput(10.0, (10.0,), {}, shares | {"rest": 0.3}, 0.0, 1.0, 0)
     with pytest.raises(ValueError, match="round"):
-        Speed(10.0, (), {}, shares, 0.0, 1.0, 0)
+        Throughput(10.0, (), {}, shares, 0.0, 1.0, 0)
 
 
 def test_the_command_prints_a_table_and_json(run_cli: Callable[..., Ran], photo: Photo) -> None:
@@ -69,10 +69,10 @@ def test_the_command_prints_a_table_and_json(run_cli: Callable[..., Ran], photo:
     assert "photos per second" in table.out
     assert all(mode in table.out for mode in ASK_MODES)
     found = run_cli("benchmark", folder, "--rounds", "2", "--count", "1", "--json")
-    facts = json.loads(found.out)
-    assert facts["photos"] == 1
-    assert set(facts["ask"]) == set(ASK_MODES)
-    assert len(facts["ask"]["router"]["rounds"]) == 2
+    document = json.loads(found.out)
+    assert document["photos"] == 1
+    assert set(document["ask"]) == set(ASK_MODES)
+    assert len(document["ask"]["router"]["rounds"]) == 2
 
 
 def test_the_command_says_what_is_missing(run_cli: Callable[..., Ran], tmp_path: Path) -> None:

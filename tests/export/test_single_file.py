@@ -35,9 +35,9 @@ def _open(model: Any) -> ort.InferenceSession:
 def _run(session: ort.InferenceSession, **feeds: Any) -> dict[str, Any]:
     names = [item.name for item in session.get_outputs()]
     out = dict(zip(names, session.run(names, feeds), strict=True))
-    facts = session.get_modelmeta().custom_metadata_map
-    out["label"] = [json.loads(facts["answers"])[i] for i in out["answer"]]
-    out["why"] = [json.loads(facts["reasons"])[i] for i in out["reason"]]
+    metadata = session.get_modelmeta().custom_metadata_map
+    out["label"] = [json.loads(metadata["answers"])[i] for i in out["answer"]]
+    out["why"] = [json.loads(metadata["reasons"])[i] for i in out["reason"]]
     return out
 
 

@@ -204,14 +204,14 @@ def test_budgets_ask_nobody_then_more_then_whoever_may_help(dial_bundle: Path, l
         cascade = Cascade(dial_bundle, budget=budget)
         assert cascade.budget == budget
         evaluation = evaluate(cascade, photos)
-        costs.append(evaluation.scores().cost)
+        costs.append(evaluation.measure().cost)
         assert [point.budget for point in evaluation.curve] == [0.0, 0.5, 1.0]
         at = next(point for point in evaluation.curve if point.budget == budget)
-        assert (at.cost, at.accuracy) == pytest.approx((costs[-1], evaluation.scores().accuracy))
+        assert (at.cost, at.accuracy) == pytest.approx((costs[-1], evaluation.measure().accuracy))
         if budget == 0:
-            assert not evaluation.asked["cascade"].any()
+            assert not evaluation.deferred["cascade"].any()
         if budget == 1:
-            assert (evaluation.asked["cascade"] == (evaluation.gain > 0)).all()
+            assert (evaluation.deferred["cascade"] == (evaluation.gain > 0)).all()
     assert costs[0] == 1.0
     assert costs[0] < costs[1] < costs[2]
 
@@ -251,13 +251,13 @@ class TestCommands:
 
     def test_benchmark(self, run_cli: Callable[..., Ran], dial_bundle: Path, labelled_folder: Path) -> None:
         command = ["benchmark", labelled_folder, "--bundle", dial_bundle, "--rounds", "1", "--count", "10"]
-        facts = json.loads(run_cli(*command, "--json").out)
-        rows = facts["budget"]
+        document = json.loads(run_cli(*command, "--json").out)
+        rows = document["budget"]
         assert [row["budget"] for row in rows] == [0.0, 0.0, 0.5, 0.5, 1.0]
         costs = [row["cost"] for row in rows]
         assert costs == sorted(costs)
         assert costs[0] == 1.0
-        assert rows[-1]["cost"] == facts["ask"]["router"]["cost"]  # 1 is this bundle's default
+        assert rows[-1]["cost"] == document["ask"]["router"]["cost"]  # 1 is this bundle's default
         table = run_cli(*command, "--budget", "0").out
         asked = next(line for line in table.splitlines() if line.startswith("mean cost"))
         assert asked.split()[2:4] == ["1.00", "1.00"]  # router and never
@@ -265,7 +265,7 @@ class TestCommands:
 
     def test_evaluate(self, run_cli: Callable[..., Ran], dial_bundle: Path, labelled_folder: Path) -> None:
         command = ["evaluate", labelled_folder, "--bundle", dial_bundle, "--shifted", "0", "--json", "-"]
-        facts = json.loads(run_cli(*command, "--budget", "0").out)
-        assert facts["ways"]["cascade"]["cost"] == 1.0
-        assert facts["promise"][0]["promised"] == 0.25
+        document = json.loads(run_cli(*command, "--budget", "0").out)
+        assert document["ways"]["cascade"]["cost"] == 1.0
+        assert document["promise"][0]["promised"] == 0.25
         assert run_cli(*command, "--budget", "0", "--drift").code == 2

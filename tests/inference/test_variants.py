@@ -20,7 +20,7 @@ from cascade import Bundle, Cascade
 from cascade.bundle.stage import GraphFile, Stage
 from cascade.errors import BundleError, UsageError
 from cascade.inference.golden_check import Checked, verify
-from cascade.inference.variants import Choice, choose, choose_variant
+from cascade.inference.variants import VariantChoice, choose, choose_variant
 
 onnx = pytest.importorskip("onnx", reason="variants are built with onnx: pip install onnx")
 
@@ -144,7 +144,7 @@ def test_where_nothing_can_be_kept_the_exact_graphs_run_unchecked(
 
 
 def test_one_variant_is_never_checked(tiny_bundle: Path, cache: Path) -> None:
-    assert choose_variant(Bundle.load(tiny_bundle)) == Choice("exact", "the bundle has no other")
+    assert choose_variant(Bundle.load(tiny_bundle)) == VariantChoice("exact", "the bundle has no other")
     assert not cache.exists()
 
 
@@ -163,7 +163,9 @@ def test_what_was_chosen_stays_chosen_when_the_bundle_is_handed_on(
     bundle: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = {"exact": "int8", "int8": "exact"}[name]
-    monkeypatch.setattr("cascade.inference.variants.choose", lambda checked: Choice(other, "for the test"))
+    monkeypatch.setattr(
+        "cascade.inference.variants.choose", lambda checked: VariantChoice(other, "for the test")
+    )
     assert Cascade(bundle).variant == other  # what would be chosen anew
     first = Cascade(bundle, variant=name)
     assert Cascade(first.bundle).bundle.general.file == first.bundle.general.file

@@ -7,7 +7,7 @@ import pytest
 from cascade import Prediction
 from cascade.errors import OutputError, UsageError
 from cascade.imaging.files import Found
-from cascade.runs.durable_output import open_store, state_path
+from cascade.runs.durable_output import open_output, state_path
 from cascade.runs.reading import Item
 from cascade.runs.rows import make_row
 from cascade.runs.writers import CsvFormat
@@ -15,12 +15,12 @@ from cascade.runs.writers import CsvFormat
 CSV = CsvFormat(["path", "label"])
 
 
-def opened(path, *, resume=False, restart=False, facts=None):
-    return open_store(path, CSV, facts or {"a": "1"}, resume=resume, restart=restart, remember=False)
+def opened(path, *, resume=False, restart=False, fingerprint=None):
+    return open_output(path, CSV, fingerprint or {"a": "1"}, resume=resume, restart=restart, remember=False)
 
 
-def add(store, name, label="menu", size=1):
-    store.add(Item(Found(name, size, 1)), make_row(Prediction(path=name, label=label, confidence=1.0), "b"))
+def add(durable, name, label="menu", size=1):
+    durable.add(Item(Found(name, size, 1)), make_row(Prediction(path=name, label=label, confidence=1.0), "b"))
 
 
 @pytest.fixture
@@ -30,21 +30,21 @@ def output(tmp_path):
 
 def interrupted(output, committed=("a", "b"), lost=("c",)):
     """A run that was killed: `committed` is safe, `lost` reached the output but not the journal."""
-    store = opened(output)
+    durable = opened(output)
     for name in committed:
-        add(store, name)
-    store.commit()
+        add(durable, name)
+    durable.commit()
     for name in lost:
-        add(store, name)
-    store.close()
+        add(durable, name)
+    durable.close()
 
 
 def test_a_new_output_has_its_header_and_rows_at_once(output):
-    store = opened(output)
+    durable = opened(output)
     assert output.read_text() == "path,label\n"
-    add(store, "a")
+    add(durable, "a")
     assert output.read_text() == "path,label\na,menu\n"
-    store.close()
+    durable.close()
 
 
 def test_resuming_cuts_back_to_the_last_commit(output):
@@ -52,20 +52,20 @@ def test_resuming_cuts_back_to_the_last_commit(output):
     assert output.read_text() == "path,label\na,menu\nb,menu\nc,menu\n"
     with output.open("a") as file:
         file.write("d,me")  # half a row, as a kill may leave it
-    store = opened(output, resume=True)
+    durable = opened(output, resume=True)
     assert output.read_text() == "path,label\na,menu\nb,menu\n"
-    assert store.journal.is_done(Item(Found("b", 1, 1)), by_content=False)
-    assert not store.journal.is_done(Item(Found("c", 1, 1)), by_content=False)
-    add(store, "c")
-    store.finish()
-    store.close()
+    assert durable.journal.is_done(Item(Found("b", 1, 1)), by_content=False)
+    assert not durable.journal.is_done(Item(Found("c", 1, 1)), by_content=False)
+    add(durable, "c")
+    durable.finish()
+    durable.close()
     assert output.read_text() == "path,label\na,menu\nb,menu\nc,menu\n"
 
 
 def test_killed_before_the_first_commit(output):
-    store = opened(output)
-    add(store, "a")
-    store.close()
+    durable = opened(output)
+    add(durable, "a")
+    durable.close()
     opened(output, resume=True).close()
     assert output.read_text() == "path,label\n"
 
@@ -92,17 +92,17 @@ def test_a_journal_alone_is_not_overwritten_either(output):
 
 def test_restarting_begins_again(output):
     interrupted(output)
-    store = opened(output, restart=True, facts={"a": "other"})
+    durable = opened(output, restart=True, fingerprint={"a": "other"})
     assert output.read_text() == "path,label\n"
-    assert len(store.journal) == 0
-    store.close()
+    assert len(durable.journal) == 0
+    durable.close()
 
 
 def test_other_facts_are_refused_and_nothing_is_touched(output):
     interrupted(output)
     before = output.read_bytes()
     with pytest.raises(UsageError, match="started with a = 1, now it is 2"):
-        opened(output, resume=True, facts={"a": "2"})
+        opened(output, resume=True, fingerprint={"a": "2"})
     assert output.read_bytes() == before
     opened(output, resume=True).close()  # and the journal was let go
 
@@ -131,36 +131,36 @@ def test_a_lost_output_is_written_again(output):
 
 
 def test_a_changed_photo_leaves_one_row(output):
-    store = opened(output)
+    durable = opened(output)
     for name in ("a", "b"):
-        add(store, name)
-    add(store, "a", "beach", size=2)
-    store.finish()
-    add(store, "c")  # writing goes on in the new file
-    store.finish()
-    store.close()
+        add(durable, name)
+    add(durable, "a", "beach", size=2)
+    durable.finish()
+    add(durable, "c")  # writing goes on in the new file
+    durable.finish()
+    durable.close()
     assert output.read_text() == "path,label\nb,menu\na,beach\nc,menu\n"
     assert sorted(p.name for p in output.parent.iterdir()) == ["rows.csv", "rows.csv.state"]
 
 
 def test_killed_while_writing_anew(output):
-    store = opened(output)
-    add(store, "a")
-    add(store, "a", "beach", size=2)
-    store.commit()
-    store.journal.set("outdated", "1")
-    store.close()
+    durable = opened(output)
+    add(durable, "a")
+    add(durable, "a", "beach", size=2)
+    durable.commit()
+    durable.journal.set("outdated", "1")
+    durable.close()
     output.with_name("rows.csv.new").write_text("path,la")  # what the killed process left
     opened(output, resume=True).close()
     assert output.read_text() == "path,label\na,beach\n"
 
 
 def test_killed_between_the_new_file_and_its_commit(output):
-    store = opened(output)
-    add(store, "a")
-    add(store, "a", "beach", size=2)
-    store.commit()
-    store.close()
+    durable = opened(output)
+    add(durable, "a")
+    add(durable, "a", "beach", size=2)
+    durable.commit()
+    durable.close()
     output.write_text("path,label\na,beach\n")  # already in place; the journal still has the old length
     opened(output, resume=True).close()
     assert output.read_text() == "path,label\na,beach\n"

@@ -20,28 +20,28 @@ from cascade.ownership import (
     marked,
 )
 from cascade.runs.crash_guard import CrashGuard
-from cascade.runs.durable_output import open_store
+from cascade.runs.durable_output import open_output
 from cascade.runs.journal import Journal
 from cascade.runs.writers import JsonlFormat
 
 
 def opened(path, **options):
     given = {"resume": False, "restart": False, "remember": False} | options
-    return open_store(path, JsonlFormat(["path", "label"]), {"a": "1"}, **given)
+    return open_output(path, JsonlFormat(["path", "label"]), {"a": "1"}, **given)
 
 
 @pytest.mark.parametrize("option", ["restart", "resume"])
 def test_a_running_process_keeps_its_output(tmp_path, option):
     output = tmp_path / "rows.jsonl"
-    store = opened(output)
-    with CrashGuard(output, store.journal):
+    durable = opened(output)
+    with CrashGuard(output, durable.journal):
         before = output.read_bytes()
         with pytest.raises(
             OutputError, match=rf"another cascade \(process {os.getpid()}\).*kill {os.getpid()}"
         ):
             opened(output, **{option: True})
         assert output.read_bytes() == before
-    store.close()
+    durable.close()
     opened(output, **{option: True}).close()
 
 

@@ -183,10 +183,10 @@ ELSEWHERE = {"bundle", "fields", "variant", "resume", "restart", "watch", "null"
 def test_every_option_that_changes_rows_is_a_fact():
     options = {field.name for field in dataclasses.fields(ClassifyOptions)}
     assert options - CHANGES_NO_ROW.keys() - ELSEWHERE == CHANGES_ROWS.keys()
-    before = ClassifyOptions(**GIVEN).facts("00", ("path",), "exact")
+    before = ClassifyOptions(**GIVEN).fingerprint("00", ("path",), "exact")
     for name, value in CHANGES_ROWS.items():
-        assert ClassifyOptions(**GIVEN | {name: value}).facts("00", ("path",), "exact") != before, name
+        assert ClassifyOptions(**GIVEN | {name: value}).fingerprint("00", ("path",), "exact") != before, name
     for name, value in CHANGES_NO_ROW.items():
-        assert ClassifyOptions(**GIVEN | {name: value}).facts("00", ("path",), "exact") == before, name
+        assert ClassifyOptions(**GIVEN | {name: value}).fingerprint("00", ("path",), "exact") == before, name
     for other in (("11", ("path",), "exact"), ("00", ("label",), "exact"), ("00", ("path",), "int8")):
-        assert ClassifyOptions(**GIVEN).facts(*other) != before
+        assert ClassifyOptions(**GIVEN).fingerprint(*other) != before

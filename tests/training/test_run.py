@@ -26,14 +26,14 @@ from cascade.imaging.preprocessing import InputSpec
 from cascade.inference.golden_check import verify
 from cascade.training.calibration.recalibrate import recalibrate
 from cascade.training.data.cached_views import cache_key
-from cascade.training.export.assemble import stage_takes
+from cascade.training.export.assemble_bundle import stage_takes
 from cascade.training.export.image_graph import export_stage
 from cascade.training.fit.backbone import build, load_backbone
 from cascade.training.fit.network import Fitted, fit
-from cascade.training.progress import Report
 from cascade.training.recipe import Recipe, load_recipes
 from cascade.training.recipe_sections import Backbone
 from cascade.training.run import train
+from cascade.training.training_log import TrainingLog
 
 pytestmark = [
     pytest.mark.train,
@@ -136,17 +136,17 @@ def test_an_interrupted_run_ends_with_the_same_weights(photos: Path, recipes: Pa
     class StopError(Exception):
         pass
 
-    class Impatient(Report):
+    class Impatient(TrainingLog):
         def epoch(self, stage: str, number: int, total: int, metrics: dict[str, float]) -> None:
             if number == 2:
                 raise StopError
 
-    with Report() as report:
-        whole = fit(general, readable, tmp_path / "whole", device=device, report=report)
-    with pytest.raises(StopError), Impatient() as report:
-        fit(general, readable, tmp_path / "parts", device=device, report=report)
-    with Report() as report:
-        parts = fit(general, readable, tmp_path / "parts", device=device, report=report)
+    with TrainingLog() as log:
+        whole = fit(general, readable, tmp_path / "whole", device=device, log=log)
+    with pytest.raises(StopError), Impatient() as log:
+        fit(general, readable, tmp_path / "parts", device=device, log=log)
+    with TrainingLog() as log:
+        parts = fit(general, readable, tmp_path / "parts", device=device, log=log)
     drop = {"seconds"}
     assert [{k: v for k, v in e.items() if k not in drop} for e in parts.history] == [
         {k: v for k, v in e.items() if k not in drop} for e in whole.history
@@ -184,9 +184,9 @@ def test_calibrating_on_photos_of_ones_own(
     assert (after.name, after.version) == ("mine", "2.0")
     assert after.provenance["recipes"] == before.provenance["recipes"]
     splits = after.provenance["calibrated"]["data"]["photos"]
-    facts = json.loads((out / "metrics.json").read_text())["calibration"]
+    document = json.loads((out / "metrics.json").read_text())["calibration"]
     # Never seen by the networks, so all that do not measure calibrate.
-    assert facts["fit_photos"] + facts["held_out_photos"] == splits["train"] + splits["calibration"]
+    assert document["fit_photos"] + document["held_out_photos"] == splits["train"] + splits["calibration"]
     assert after.measured["photos"] == splits["test"]
     assert all(found.usable for found in verify(after))
     photo = next((own / "brick").iterdir())

@@ -26,10 +26,10 @@ from cascade.training.explore.sweep import Sweep, run_sweep
 from cascade.training.fit.network import fit
 from cascade.training.fit.teacher import opinions_file
 from cascade.training.overrides import override
-from cascade.training.progress import Report
 from cascade.training.project import Project, open_project
 from cascade.training.time_estimate import announce, estimate, in_words
 from cascade.training.tracking import Tracker, _samples
+from cascade.training.training_log import TrainingLog
 
 pytestmark = [
     pytest.mark.train,
@@ -77,9 +77,9 @@ def test_the_suggestion_is_a_tenth_of_the_lowest() -> None:
 
 def test_a_study_leaves_figures_and_nothing_to_go_on_from(project: Project) -> None:
     console, text = quiet()
-    with Report(console=console) as report:
-        (study,) = study_project(project, steps=30, report=report, console=console)
-        (again,) = study_project(project, steps=30, report=report, console=console)
+    with TrainingLog(console=console) as log:
+        (study,) = study_project(project, steps=30, log=log, console=console)
+        (again,) = study_project(project, steps=30, log=log, console=console)
     assert again == study
     folder = project.work / "lr_study"
     assert sorted(p.name for p in folder.iterdir()) == ["general.csv", "general.json", "general.png"]
@@ -87,8 +87,8 @@ def test_a_study_leaves_figures_and_nothing_to_go_on_from(project: Project) -> N
     rows = list(csv.DictReader((folder / "general.csv").read_text().splitlines()))
     rates = [float(row["learning_rate"]) for row in rows]
     np.testing.assert_allclose(np.diff(np.log(rates)), np.log(1e6) / 29, rtol=1e-6)
-    facts = json.loads((folder / "general.json").read_text())
-    assert facts["suggested"] == study.suggested == pytest.approx(study.lowest / 10)
+    document = json.loads((folder / "general.json").read_text())
+    assert document["suggested"] == study.suggested == pytest.approx(study.lowest / 10)
     assert f"suggested learning rate {study.suggested:.2g}" in text.getvalue()
     assert "a tenth of the rate" in text.getvalue()
 
@@ -113,8 +113,8 @@ def test_a_sweep_ranks_its_runs_and_goes_on_where_it_was(project: Project, tmp_p
     assert [o.settings["train.learning_rate"] for o in ranked] == [1e-2, 1e-5]
     assert ranked[0].development_loss < ranked[1].development_loss
     home = project.work / "sweeps" / "rates_general"
-    facts = json.loads((home / "sweep.json").read_text())
-    assert [run["settings"] for run in facts["runs"]] == [o.settings for o in ranked]
+    document = json.loads((home / "sweep.json").read_text())
+    assert [run["settings"] for run in document["runs"]] == [o.settings for o in ranked]
     before = {p: p.stat().st_mtime_ns for p in home.rglob("checkpoint.pt")}
     assert len(before) == 2
     assert run_sweep(varied, Sweep.load(path), wandb="disabled", console=console) == ranked
@@ -228,21 +228,21 @@ def test_the_estimate_knows_what_is_done_and_changes_nothing(
     class StopError(Exception):
         pass
 
-    class Impatient(Report):
+    class Impatient(TrainingLog):
         def epoch(self, stage: str, number: int, total: int, metrics: dict[str, float]) -> None:
             if number == 3:
                 raise StopError
 
-    with pytest.raises(StopError), Impatient() as report:
-        fit(recipe, anew.data, anew.work, device=anew.device, report=report)
+    with pytest.raises(StopError), Impatient() as log:
+        fit(recipe, anew.data, anew.work, device=anew.device, log=log)
     (left,) = estimate(alone)
     assert left.caching == 0
     assert left.training == pytest.approx(first.training / 4)
-    with Report() as report:
-        fit(recipe, anew.data, anew.work, device=anew.device, report=report)
+    with TrainingLog() as log:
+        fit(recipe, anew.data, anew.work, device=anew.device, log=log)
     console, text = quiet()
-    with Report(console=console) as report:
-        announce(alone, report)
+    with TrainingLog(console=console) as log:
+        announce(alone, log)
     assert "general: is trained already" in text.getvalue()
 
 
@@ -290,13 +290,13 @@ def test_wandb_gets_a_confusion_matrix_photos_and_the_bundle(
     bundle.mkdir()
     (bundle / "bundle.json").write_text("{}")
     tracker = Tracker("offline", group="some", name="one")
-    with Report(tracker=tracker) as report:
+    with TrainingLog(tracker=tracker) as log:
         fit(
             project.recipes[0],
             project.data,
             tmp_path,
             device=project.device,
-            report=report,
+            log=log,
             views=project.views,
         )
         tracker.bundle(bundle, "my bundle", "1.2.3", {"accuracy": 0.5})

@@ -18,7 +18,7 @@ from cascade.arrays import Bools, Float64s, Ints, softmax
 from cascade.bundle.manifest import Bundle
 from cascade.evaluation import calibration_metrics as reliability
 from cascade.evaluation import metrics
-from cascade.evaluation.results import WAYS, Evaluation
+from cascade.evaluation.results import SYSTEMS, Evaluation
 from cascade.evaluation.sources import accuracy_by_source
 from cascade.labels import NOT_MINE, UNKNOWN
 from cascade.policy import REASONS
@@ -59,8 +59,8 @@ def analyse(evaluation: Evaluation) -> dict[str, Any]:
         "confusions": _confusions(evaluation, confusion),
         "pairs": _pairs(evaluation, confusion),
         "mistakes": _surest(evaluation, ~evaluation.right())[:_MISTAKES],
-        "reliability": {way: _reliability(evaluation, way) for way in WAYS},
-        "risk_coverage": {way: _risk_coverage(evaluation, way) for way in WAYS},
+        "reliability": {system: _reliability(evaluation, system) for system in SYSTEMS},
+        "risk_coverage": {system: _risk_coverage(evaluation, system) for system in SYSTEMS},
         "groups": _breakdown(evaluation, [tree.parent_of[p.label] for p in evaluation.photos], tree.parents),
         # Without a manifest there is one source, "unknown", and nothing to compare.
         "by_source": by_source.to_dict() if by_source else None,
@@ -91,9 +91,9 @@ def _answers(evaluation: Evaluation) -> list[dict[str, Any]]:
     for reason, flags in right.items():
         row: dict[str, Any] = {"reason": reason, "meaning": REASONS[reason], "photos": len(flags)}
         row["share"] = len(flags) / len(evaluation.photos)
-        judged = flags and reason not in unanswered
-        row["accuracy"] = sum(flags) / len(flags) if judged else None
-        row["accuracy_interval"] = list(metrics.wilson_interval(sum(flags), len(flags))) if judged else None
+        answered = flags and reason not in unanswered
+        row["accuracy"] = sum(flags) / len(flags) if answered else None
+        row["accuracy_interval"] = list(metrics.wilson_interval(sum(flags), len(flags))) if answered else None
         rows.append(row)
     return rows
 
@@ -102,10 +102,10 @@ def _labels(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Precision, recall and F1 of every label, the lowest F1 first; F1 of the general model beside it."""
     tree = evaluation.bundle.tree
     scores = {
-        way: metrics.label_scores(
-            metrics.confusion_matrix(evaluation.truth, evaluation.predicted(way), len(tree.labels))
+        system: metrics.label_scores(
+            metrics.confusion_matrix(evaluation.truth, evaluation.predicted(system), len(tree.labels))
         )
-        for way in ("general", "cascade")
+        for system in ("general", "cascade")
     }
     now, rows = scores["cascade"], []
     for column, label in enumerate(tree.labels):
@@ -173,12 +173,12 @@ def _pairs(evaluation: Evaluation, confusion: Ints) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"labels": [labels[first], labels[second]], "watched": is_watched}
             row["confused"] = list(confused)
             row["photos"] = n = int(members.sum())
-            for way in ("general", "cascade"):
-                own = evaluation.probabilities[way][members, truth[members]]
-                other = evaluation.probabilities[way][members, first + second - truth[members]]
+            for system in ("general", "cascade"):
+                own = evaluation.probabilities[system][members, truth[members]]
+                other = evaluation.probabilities[system][members, first + second - truth[members]]
                 apart = int((own > other).sum())
-                row[way] = apart / n
-                row[f"{way}_interval"] = list(metrics.wilson_interval(apart, n))
+                row[system] = apart / n
+                row[f"{system}_interval"] = list(metrics.wilson_interval(apart, n))
             rows.append(row)
     return sorted(rows, key=lambda row: (not row["watched"], -sum(row["confused"])))
 
@@ -189,8 +189,8 @@ def _watched_pairs(bundle: Bundle) -> list[set[str]]:
     return [set(pair.split()) for pair in recipe.get("card", {}).get("pairs", "").split(",")]
 
 
-def _reliability(evaluation: Evaluation, way: str) -> list[dict[str, Any]]:
-    bins = reliability.reliability_bins(evaluation.confidence(way), evaluation.right(way))
+def _reliability(evaluation: Evaluation, system: str) -> list[dict[str, Any]]:
+    bins = reliability.reliability_bins(evaluation.confidence(system), evaluation.right(system))
     return [
         {
             "photos": int(count),
@@ -202,9 +202,9 @@ def _reliability(evaluation: Evaluation, way: str) -> list[dict[str, Any]]:
     ]
 
 
-def _risk_coverage(evaluation: Evaluation, way: str) -> list[dict[str, float]]:
+def _risk_coverage(evaluation: Evaluation, system: str) -> list[dict[str, float]]:
     """The curve without its first point, where nobody is answered, thinned to what a plot can show."""
-    curve = reliability.risk_coverage(evaluation.confidence(way), evaluation.right(way))
+    curve = reliability.risk_coverage(evaluation.confidence(system), evaluation.right(system))
     points = len(curve.coverage)
     keep = np.unique(np.linspace(1, points - 1, min(points - 1, _CURVE_POINTS)).round().astype(int))
     return [
@@ -221,7 +221,7 @@ def _risk_coverage(evaluation: Evaluation, way: str) -> list[dict[str, float]]:
 def _breakdown(evaluation: Evaluation, classes: Sequence[str], order: Sequence[str]) -> list[dict[str, Any]]:
     """Accuracy of general model and cascade for each class of photos that occurs."""
     member = np.array(classes)
-    right = {way: evaluation.right(way) for way in ("general", "cascade")}
+    right = {system: evaluation.right(system) for system in ("general", "cascade")}
     group_right, rows = evaluation.group_right(), []
     for name in order:
         mine = member == name
@@ -229,11 +229,11 @@ def _breakdown(evaluation: Evaluation, classes: Sequence[str], order: Sequence[s
         if not n:
             continue
         row: dict[str, Any] = {"name": name, "photos": n}
-        for way, flags in right.items():
-            row[way] = float(flags[mine].mean())
-            row[f"{way}_interval"] = list(metrics.wilson_interval(int(flags[mine].sum()), n))
+        for system, flags in right.items():
+            row[system] = float(flags[mine].mean())
+            row[f"{system}_interval"] = list(metrics.wilson_interval(int(flags[mine].sum()), n))
         row["group"] = float(group_right[mine].mean())
-        row["deferral_rate"] = float(evaluation.asked["cascade"][mine].any(axis=1).mean())
+        row["deferral_rate"] = float(evaluation.deferred["cascade"][mine].any(axis=1).mean())
         rows.append(row)
     return rows
 
@@ -249,10 +249,10 @@ def _routing(evaluation: Evaluation) -> dict[str, Any]:
     An expert helped if the answer is right and would be wrong had only this expert not been asked, and
     harmed the other way round.
     """
-    asked, right, always = evaluation.asked["cascade"], evaluation.right(), evaluation.right("always")
+    deferred, right, always = evaluation.deferred["cascade"], evaluation.right(), evaluation.right("always")
     experts = []
     for column, stage in enumerate(evaluation.bundle.experts):
-        mine = asked[:, column]
+        mine = deferred[:, column]
         without = evaluation.without[stage.name].argmax(axis=1) == evaluation.truth
         helped, harmed = right & ~without, ~right & without
         says, _ = expert_says(evaluation, stage.name)
@@ -272,7 +272,7 @@ def _routing(evaluation: Evaluation) -> dict[str, Any]:
                 "harmed_examples": _surest(evaluation, harmed)[:_EXPERT_PHOTOS],
             }
         )
-    counts = np.bincount(asked.sum(axis=1), minlength=len(experts) + 1)
+    counts = np.bincount(deferred.sum(axis=1), minlength=len(experts) + 1)
     return {
         "experts": experts,
         "photos_by_experts_asked": counts.tolist(),

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from cascade.errors import MissingExtraError, OutputError
-from cascade.evaluation.guarantee_check import Proof
+from cascade.evaluation.guarantee_check import GuaranteeCheck
 from cascade.evaluation.guarantee_table import promise_text
 from cascade.evaluation.metrics import Interval
 from cascade.evaluation.report.analysis import analyse, expert_says
 from cascade.evaluation.report.photo_csv import write_csv
-from cascade.evaluation.report.table import compared_ways, difference_text
+from cascade.evaluation.report.table import compared_systems, difference_text
 from cascade.evaluation.results import Evaluation
 from cascade.imaging.files import readable
 from cascade.imaging.thumbnail import thumbnail_base64
@@ -50,13 +50,13 @@ def prepare_report(folder: Path) -> None:
         check_file_target(folder / name, "--report")
 
 
-def write_report(evaluation: Evaluation, folder: Path, proof: Proof | None = None) -> Path:
+def write_report(evaluation: Evaluation, folder: Path, check: GuaranteeCheck | None = None) -> Path:
     """Write page, JSON and CSV, replacing those of an earlier report, and return the path of the page.
 
     Args:
         evaluation: the photos are read once more, for the small copies of the examples.
         folder: made if it is not there.
-        proof: what was promised and measured; None leaves it out.
+        check: what was promised and measured; None leaves it out.
 
     Raises:
         MissingExtraError: when the extra `report` is not installed.
@@ -66,8 +66,8 @@ def write_report(evaluation: Evaluation, folder: Path, proof: Proof | None = Non
     from cascade.evaluation.report import plots  # needs matplotlib
 
     # The keys of `cascade evaluate --json`; the page and the JSON beside it know what was promised too.
-    found = analyse(evaluation) | (proof.to_dict() if proof else {"promise": [], "label_sets": []})
-    page = _render(evaluation, found, plots.draw(found, compared_ways(evaluation)), proof)
+    found = analyse(evaluation) | (check.to_dict() if check else {"promise": [], "label_sets": []})
+    page = _render(evaluation, found, plots.draw(found, compared_systems(evaluation)), check)
     path = folder / "report.html"
     try:
         (folder / "report.json").write_text(
@@ -80,7 +80,9 @@ def write_report(evaluation: Evaluation, folder: Path, proof: Proof | None = Non
     return path
 
 
-def _render(evaluation: Evaluation, found: dict[str, Any], plots: dict[str, str], proof: Proof | None) -> str:
+def _render(
+    evaluation: Evaluation, found: dict[str, Any], plots: dict[str, str], check: GuaranteeCheck | None
+) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -96,18 +98,18 @@ def _render(evaluation: Evaluation, found: dict[str, Any], plots: dict[str, str]
     return template.render(
         **found,
         tree=evaluation.bundle.tree,
-        names=compared_ways(evaluation),
+        names=compared_systems(evaluation),
         experts=evaluation.bundle.experts,
         plot={name: Markup(svg) for name, svg in plots.items()},  # our own SVG, not to be escaped
         difference=difference_text(evaluation.difference()),
         difference_always=difference_text(evaluation.difference("always")),
         card=cards.card,
-        promised=promise_text(proof) if proof else "",
+        promised=promise_text(check) if check else "",
     )
 
 
 class _Cards:
-    """Example photos with what every stage said of them."""
+    """Example photos with the answers of every stage."""
 
     def __init__(self, evaluation: Evaluation) -> None:
         self._evaluation = evaluation
@@ -119,22 +121,26 @@ class _Cards:
         says = [
             {"name": name, "label": opinion[place], "probability": float(sure[place])}
             for column, (name, (opinion, sure)) in enumerate(self._says.items())
-            if evaluation.asked["cascade"][place, column]
+            if evaluation.deferred["cascade"][place, column]
         ]
         # With nobody asked the cascade is the general model, and one line says it all.
-        says = [self._way("general", place), *says] if says else []
+        says = [self._system("general", place), *says] if says else []
         return {
             "path": readable(str(photo.path)),
             "file": readable(photo.path.name),
             "label": photo.label,
             "image": _thumbnail(photo.path),
-            "says": [*says, self._way("cascade", place)],
+            "says": [*says, self._system("cascade", place)],
         }
 
-    def _way(self, way: str, place: int) -> dict[str, Any]:
-        column = int(self._evaluation.predicted(way)[place])
-        probability = float(self._evaluation.probabilities[way][place, column])
-        return {"name": way, "label": self._evaluation.bundle.tree.labels[column], "probability": probability}
+    def _system(self, system: str, place: int) -> dict[str, Any]:
+        column = int(self._evaluation.predicted(system)[place])
+        probability = float(self._evaluation.probabilities[system][place, column])
+        return {
+            "name": system,
+            "label": self._evaluation.bundle.tree.labels[column],
+            "probability": probability,
+        }
 
 
 def _thumbnail(path: Path) -> str | None:

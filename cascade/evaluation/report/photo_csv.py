@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cascade.evaluation.report.analysis import expert_says
-from cascade.evaluation.results import WAYS, Evaluation
+from cascade.evaluation.results import SYSTEMS, Evaluation
 from cascade.imaging.files import readable
 
 __all__ = ["photo_rows", "write_csv"]
@@ -18,14 +18,14 @@ def photo_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     """Yield what is known of every photo, the readable ones first, in the order of the evaluation.
 
     The columns are path, label, parent, source, width, height, status, error_code, error_message; the
-    policy's answer, its confidence and reason; for each way its label, confidence and whether it is right;
+    policy's answer, its confidence and reason; for each system its label, confidence and whether it is right;
     the experts that were asked and the cost; and for every expert, asked or not, the gain that the router
     expected of it, what it says and its plain softmax.
     """
     tree, experts = evaluation.bundle.tree, evaluation.bundle.experts
-    predicted = {way: evaluation.predicted(way) for way in WAYS}
-    confidence = {way: evaluation.confidence(way) for way in WAYS}
-    asked, cost = evaluation.asked["cascade"], evaluation.cost()
+    predicted = {system: evaluation.predicted(system) for system in SYSTEMS}
+    confidence = {system: evaluation.confidence(system) for system in SYSTEMS}
+    deferred, cost = evaluation.deferred["cascade"], evaluation.cost()
     says = {expert.name: expert_says(evaluation, expert.name) for expert in experts}
     for place, photo in enumerate(evaluation.photos):
         decision = evaluation.decision(place)
@@ -43,12 +43,12 @@ def photo_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
             "confidence": _short(decision.confidence),
             "reason": decision.reason,
         }
-        for way in WAYS:
-            label = tree.labels[predicted[way][place]]
-            row[way] = label
-            row[f"{way}_confidence"] = _short(confidence[way][place])
-            row[f"{way}_right"] = int(label == photo.label)
-        row["asked"] = " ".join(e.name for e, flag in zip(experts, asked[place], strict=True) if flag)
+        for system in SYSTEMS:
+            label = tree.labels[predicted[system][place]]
+            row[system] = label
+            row[f"{system}_confidence"] = _short(confidence[system][place])
+            row[f"{system}_right"] = int(label == photo.label)
+        row["asked"] = " ".join(e.name for e, flag in zip(experts, deferred[place], strict=True) if flag)
         row["cost"] = _short(cost[place])
         for column, expert in enumerate(experts):
             labels, sure = says[expert.name]

@@ -38,26 +38,26 @@ _SHOWN_BUDGETS: Final = (0.1, 0.25, 0.5, 0.75, 1.0)
 _SIZE: Final = (4.3, 3.6)  # inches; three beside each other fill the page
 
 
-def draw(found: Mapping[str, Any], ways: Mapping[str, str]) -> dict[str, str]:
+def draw(found: Mapping[str, Any], systems: Mapping[str, str]) -> dict[str, str]:
     """Return every plot of the page by name.
 
     Args:
         found: see `cascade.evaluation.report.analysis.analyse`.
-        ways: way -> how people call it; only these are drawn.
+        systems: key -> name for people; only these are drawn.
     """
     with mpl.rc_context(_STYLE):
         plots = {
-            "reliability": _reliability(found["reliability"], ways),
-            "risk_coverage": _risk_coverage(found["risk_coverage"], ways),
+            "reliability": _reliability(found["reliability"], systems),
+            "risk_coverage": _risk_coverage(found["risk_coverage"], systems),
             "confusion": _confusion(**found["confusion"]),
         }
         if found["curve"]:
-            plots["cost"] = _cost(found["ways"], found["curve"], ways)
+            plots["cost"] = _cost(found["ways"], found["curve"], systems)
     return plots
 
 
 def _cost(
-    scores: Mapping[str, Mapping[str, Any]], curve: Sequence[Mapping[str, float]], ways: Mapping[str, str]
+    scores: Mapping[str, Mapping[str, Any]], curve: Sequence[Mapping[str, float]], systems: Mapping[str, str]
 ) -> str:
     figure, axes = _axes()
     line = sorted((point["cost"], point["accuracy"]) for point in curve)
@@ -81,15 +81,15 @@ def _cost(
                 fontsize=7,
                 color=COLOURS["cascade"],
             )
-    for way, name in ways.items():
-        row = scores[way]
+    for system, name in systems.items():
+        row = scores[system]
         low, high = row["accuracy_interval"]
         axes.errorbar(
             row["cost"],
             row["accuracy"],
             yerr=[[row["accuracy"] - low], [high - row["accuracy"]]],
             fmt="o",
-            color=COLOURS[way],
+            color=COLOURS[system],
             capsize=3,
             label=name,
         )
@@ -100,13 +100,13 @@ def _cost(
     return _svg(figure)
 
 
-def _reliability(bins: Mapping[str, Sequence[Mapping[str, Any]]], ways: Mapping[str, str]) -> str:
+def _reliability(bins: Mapping[str, Sequence[Mapping[str, Any]]], systems: Mapping[str, str]) -> str:
     figure, axes = _axes()
     axes.plot([0, 1], [0, 1], color="#aaaaaa", lw=1, ls="--", label="perfect calibration")
-    for way, name in ways.items():
-        if way == "always":  # three sets of bars hide each other; its calibration error is in the table
+    for system, name in systems.items():
+        if system == "always":  # three sets of bars hide each other; its calibration error is in the table
             continue
-        rows = bins[way]
+        rows = bins[system]
         accuracy = np.array([row["accuracy"] for row in rows])
         interval = np.array([row["accuracy_interval"] for row in rows])
         axes.errorbar(
@@ -118,7 +118,7 @@ def _reliability(bins: Mapping[str, Sequence[Mapping[str, Any]]], ways: Mapping[
             lw=1,
             elinewidth=0.8,
             capsize=2,
-            color=COLOURS[way],
+            color=COLOURS[system],
             label=name,
         )
     axes.set_xlim(0, 1)
@@ -130,14 +130,14 @@ def _reliability(bins: Mapping[str, Sequence[Mapping[str, Any]]], ways: Mapping[
     return _svg(figure)
 
 
-def _risk_coverage(curves: Mapping[str, Sequence[Mapping[str, float]]], ways: Mapping[str, str]) -> str:
+def _risk_coverage(curves: Mapping[str, Sequence[Mapping[str, float]]], systems: Mapping[str, str]) -> str:
     figure, axes = _axes()
-    for way, name in ways.items():
-        points = curves[way]
+    for system, name in systems.items():
+        points = curves[system]
         coverage = [point["coverage"] for point in points]
-        axes.plot(coverage, [point["risk"] for point in points], color=COLOURS[way], label=name)
+        axes.plot(coverage, [point["risk"] for point in points], color=COLOURS[system], label=name)
         axes.plot(
-            coverage, [point["generalized_risk"] for point in points], color=COLOURS[way], ls=":", lw=1.3
+            coverage, [point["generalized_risk"] for point in points], color=COLOURS[system], ls=":", lw=1.3
         )
     axes.plot([], [], color="#555555", ls=":", lw=1.3, label="wrong, of all photos")
     axes.set_xlim(0, 1)

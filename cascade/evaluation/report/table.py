@@ -1,4 +1,4 @@
-"""Shows an evaluation in a terminal, the ways side by side."""
+"""Shows an evaluation in a terminal, the systems side by side."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from rich.console import Console
 from rich.table import Table
 
 from cascade.evaluation.metrics import Interval, PairedDifference
-from cascade.evaluation.results import WAYS, Evaluation
+from cascade.evaluation.results import SYSTEMS, Evaluation
 from cascade.imaging.files import printable
 
-__all__ = ["compared_ways", "difference_text", "percent", "percent_interval", "render_table"]
+__all__ = ["compared_systems", "difference_text", "percent", "percent_interval", "render_table"]
 
 _WIDTH: Final = 100
 _LISTED: Final = 10
 
 
-def compared_ways(evaluation: Evaluation) -> dict[str, str]:
-    """Return the ways that differ: without experts the cascade is the general model, and the only way."""
-    return dict(WAYS) if evaluation.bundle.experts else {"cascade": "general, no experts"}
+def compared_systems(evaluation: Evaluation) -> dict[str, str]:
+    """Return the systems that differ; a bundle without experts is its general model and nothing else."""
+    return dict(SYSTEMS) if evaluation.bundle.experts else {"cascade": "general, no experts"}
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -44,25 +44,25 @@ def difference_text(difference: PairedDifference) -> str:
 
 
 def render_table(evaluation: Evaluation) -> str:
-    """Return the figures of an evaluation as text of at most 100 columns, with a line feed at the end."""
+    """Return the results of an evaluation as text of at most 100 columns, with a line feed at the end."""
     bundle, n = evaluation.bundle, len(evaluation.photos)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
     for heading in ("top-1 %", "95 %", "group %", "NLL", "Brier", "ECE %", "smECE %", "asked %", "cost"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for way, name in compared_ways(evaluation).items():
-        scores = evaluation.scores(way)
+    for system, name in compared_systems(evaluation).items():
+        metrics = evaluation.measure(system)
         table.add_row(
             name,
-            percent(scores.accuracy),
-            percent_interval(scores.accuracy_interval),
-            percent(scores.group_accuracy),
-            f"{scores.nll:.3f}",
-            f"{scores.brier:.3f}",
-            percent(scores.ece),
-            percent(scores.smooth_ece),
-            percent(scores.deferral_rate),
-            f"{scores.cost:.2f}",
+            percent(metrics.accuracy),
+            percent_interval(metrics.accuracy_interval),
+            percent(metrics.group_accuracy),
+            f"{metrics.nll:.3f}",
+            f"{metrics.brier:.3f}",
+            percent(metrics.ece),
+            percent(metrics.smooth_ece),
+            percent(metrics.deferral_rate),
+            f"{metrics.cost:.2f}",
         )
     lines = [f"{n} photos, {len(bundle.tree.labels)} labels, bundle {bundle.name} {bundle.version}"]
     if bundle.experts:
@@ -70,7 +70,7 @@ def render_table(evaluation: Evaluation) -> str:
             f"cascade - general alone: {difference_text(evaluation.difference())}",
             f"cascade - all experts always: {difference_text(evaluation.difference('always'))}",
         ]
-    floor = percent(evaluation.scores().ece_floor)
+    floor = percent(evaluation.measure().ece_floor)
     lines += [
         f"ECE: {floor} % would be seen on so many photos if calibration were perfect",
         "asked: photos for which any expert was asked; cost: per photo, in runs of the general model",

@@ -117,14 +117,14 @@ def _shown_error(row: Row) -> dict[str, Any]:
 
 
 def _shown_photo(row: Row) -> dict[str, Any]:
-    asked = [expert["name"] for expert in row["experts"]]
+    experts = [expert["name"] for expert in row["experts"]]
     return {
         "path": row["path"],
         "label": row["label"],
         "parent": row["parent"],
         "confidence": row["confidence"],
         "reason": row["reason"],
-        "route": " + ".join(asked) or "general",
+        "route": " + ".join(experts) or "general",
         "guess": row["top"][0]["label"] if row["top"] else "",
         "top": ", ".join(f"{t['label']} {t['probability']:.2f}" for t in row["top"][:3]),
     }

@@ -12,7 +12,7 @@ from sklearn.model_selection import KFold
 
 from cascade.arrays import Bools, Float64s, softmax
 from cascade.labels import LabelTree
-from cascade.training.calibration.stage_logits import Fold, Outputs
+from cascade.training.calibration.stage_logits import Fold, StageLogits
 from cascade.training.export.decision_graphs import ArbiterParameters
 
 __all__ = ["Answers", "arbitrate", "cross_fit", "fit_arbiter", "share_with_others"]
@@ -39,17 +39,17 @@ _PRIOR: Final = 2.0
 
 def arbitrate(
     parameters: ArbiterParameters,
-    outputs: Outputs,
+    logits: StageLogits,
     tree: LabelTree,
     experts: Mapping[str, Sequence[str]],
-    asked: Bools,
+    deferred: Bools,
 ) -> Float64s:
     """Compute what `arbiter.onnx` computes, (N, L); its formula stands in
     `cascade.training.export.decision_graphs`."""
     packed = _pack(parameters)
     with torch.no_grad():
         numbers = torch.from_numpy(packed)
-        log_z = _pool(numbers, *_votes(numbers, _tensors(outputs), tree, experts), asked)
+        log_z = _pool(numbers, *_votes(numbers, _tensors(logits), tree, experts), deferred)
     return np.exp(log_z.numpy())
 
 
@@ -65,10 +65,10 @@ def _pack(parameters: ArbiterParameters) -> Float64s:
     )
 
 
-def _tensors(outputs: Outputs) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def _tensors(logits: StageLogits) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     return (
-        torch.from_numpy(outputs.general.astype(np.float64)),
-        {name: torch.from_numpy(v.astype(np.float64)) for name, v in outputs.experts.items()},
+        torch.from_numpy(logits.general.astype(np.float64)),
+        {name: torch.from_numpy(v.astype(np.float64)) for name, v in logits.experts.items()},
     )
 
 
@@ -94,13 +94,13 @@ def _votes(
 
 
 def _pool(
-    packed: torch.Tensor, log_p: torch.Tensor, votes: Sequence[torch.Tensor], asked: Bools
+    packed: torch.Tensor, log_p: torch.Tensor, votes: Sequence[torch.Tensor], deferred: Bools
 ) -> torch.Tensor:
     """Log probabilities (N, L), differentiable in the packed parameters (4 + 3 E,)."""
     total = log_p
     for column, vote in enumerate(votes):
-        if asked[:, column].any():
-            total = total + vote * torch.from_numpy(asked[:, [column]].astype(np.float64))
+        if deferred[:, column].any():
+            total = total + vote * torch.from_numpy(deferred[:, [column]].astype(np.float64))
     total = torch.log_softmax(total, dim=1)
     sure = total.max(1, keepdim=True).values.exp()
     k0, k1, k2 = packed[1 + 3 * len(votes) :]
@@ -124,22 +124,24 @@ def share_with_others(
     return log_q[:, position] + (log_p - mass.log()) * foreign
 
 
-def fit_arbiter(outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]]) -> ArbiterParameters:
-    """Fit the few numbers that must serve everything that a router may do, see `_who_is_asked`.
+def fit_arbiter(
+    logits: StageLogits, tree: LabelTree, experts: Mapping[str, Sequence[str]]
+) -> ArbiterParameters:
+    """Fit the few numbers that must serve everything that a router may do, see `_deferral_masks`.
 
     What is minimised is mostly the log loss of the most probable label being right or wrong, which is the
     confidence that people see (top-label calibration, Gupta and Ramdas 2022, arXiv 2107.08353), and for the
     rest the negative log likelihood of the right label, which keeps the other probabilities honest.
     """
     count = len(experts)
-    masks = _who_is_asked(outputs, tree, experts)
-    tensors, targets = _tensors(outputs), torch.from_numpy(outputs.targets)
-    weights = torch.from_numpy(outputs.weights)
+    masks = _deferral_masks(logits, tree, experts)
+    tensors, targets = _tensors(logits), torch.from_numpy(logits.targets)
+    weights = torch.from_numpy(logits.weights)
     start = np.concatenate(
         [np.zeros(1 + count), np.full(count, 0.5), np.full(count, -0.3), np.zeros(_SHARPNESS)]
     )
     packed = torch.tensor(start, requires_grad=True)
-    pull = max(_PULL, _PRIOR / len(outputs.targets))
+    pull = max(_PULL, _PRIOR / len(logits.targets))
     prior = torch.tensor(start)
     optimizer = torch.optim.LBFGS(
         [packed], max_iter=200, tolerance_change=_PRECISION, line_search_fn="strong_wolfe"
@@ -149,8 +151,8 @@ def fit_arbiter(outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequenc
         optimizer.zero_grad()
         loss = torch.zeros((), dtype=torch.float64)
         log_p, votes = _votes(packed, tensors, tree, experts)
-        for share, asked in masks:
-            loss = loss + share * _loss(_pool(packed, log_p, votes, asked), targets, weights)
+        for share, deferred in masks:
+            loss = loss + share * _loss(_pool(packed, log_p, votes, deferred), targets, weights)
         loss = loss + pull * (packed - prior).square().sum()
         loss.backward()
         return loss
@@ -174,8 +176,8 @@ def _loss(log_z: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> 
     return _TOP_LABEL * shown + (1 - _TOP_LABEL) * likelihood.mean()
 
 
-def _who_is_asked(
-    outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]]
+def _deferral_masks(
+    logits: StageLogits, tree: LabelTree, experts: Mapping[str, Sequence[str]]
 ) -> list[tuple[float, Bools]]:
     """Return (share of the loss, who is asked (N, E)) for everything that the arbiter must cope with.
 
@@ -183,41 +185,43 @@ def _who_is_asked(
     expert asked about the most doubtful photos, as any router does it. An arbiter that has seen only the
     first half is overconfident about the second, for doubtful photos are not like all photos.
     """
-    n, count = len(outputs.targets), len(experts)
+    n, count = len(logits.targets), len(experts)
     every = []
     for size in range(count + 1):
         for chosen in combinations(range(count), size):
-            asked = np.zeros((n, count), dtype=np.bool_)
-            asked[:, list(chosen)] = True
-            every.append(asked)
+            deferred = np.zeros((n, count), dtype=np.bool_)
+            deferred[:, list(chosen)] = True
+            every.append(deferred)
     if not experts:
         return [(1.0, every[0])]
-    p = softmax(outputs.general)
+    p = softmax(logits.general)
     mass = np.stack(
         [p[:, [tree.labels.index(label) for label in own]].sum(1) for own in experts.values()], axis=1
     )
     routed = []
     for share in _DOUBTFUL:
         doubtful = np.argsort(p.max(1), kind="stable")[: round(n * share)]
-        asked = np.zeros((n, count), dtype=np.bool_)
-        asked[doubtful, mass[doubtful].argmax(1)] = True
-        routed.append(asked)
-    return [(0.5 / len(every), asked) for asked in every] + [(0.5 / len(routed), asked) for asked in routed]
+        deferred = np.zeros((n, count), dtype=np.bool_)
+        deferred[doubtful, mass[doubtful].argmax(1)] = True
+        routed.append(deferred)
+    return [(0.5 / len(every), deferred) for deferred in every] + [
+        (0.5 / len(routed), deferred) for deferred in routed
+    ]
 
 
 def cross_fit(
-    outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]], seed: int
+    logits: StageLogits, tree: LabelTree, experts: Mapping[str, Sequence[str]], seed: int
 ) -> tuple[list[Fold], Answers]:
     """Return folds, and what gives probabilities (N, L) for who was asked (N, E), cross-fitted on them."""
     # Not stratified: a rare label may have fewer photos than there are folds.
-    parts = KFold(min(_FOLDS, len(outputs.targets)), shuffle=True, random_state=seed)
-    folds = list(parts.split(outputs.general))
-    arbiters = [fit_arbiter(outputs.rows(train), tree, experts) for train, _ in folds]
+    parts = KFold(min(_FOLDS, len(logits.targets)), shuffle=True, random_state=seed)
+    folds = list(parts.split(logits.general))
+    arbiters = [fit_arbiter(logits.rows(train), tree, experts) for train, _ in folds]
 
-    def answers(asked: Bools) -> Float64s:
-        out = np.zeros((len(outputs.targets), len(tree.labels)))
+    def answers(deferred: Bools) -> Float64s:
+        out = np.zeros((len(logits.targets), len(tree.labels)))
         for arbiter, (_, fold) in zip(arbiters, folds, strict=True):
-            out[fold] = arbitrate(arbiter, outputs.rows(fold), tree, experts, asked[fold])
+            out[fold] = arbitrate(arbiter, logits.rows(fold), tree, experts, deferred[fold])
         return out
 
     return folds, answers

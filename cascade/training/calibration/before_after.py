@@ -18,12 +18,12 @@ def before_and_after(before: Evaluation, after: Evaluation) -> list[str]:
         after: the new bundle on the same photos.
     """
     lines = [f"on the {len(after.photos)} photos that were held out:"]
-    old, new = before.scores("cascade"), after.scores("cascade")
-    for name, scores in (("before", old), ("after", new)):
-        low, high = scores.accuracy_interval
+    old, new = before.measure("cascade"), after.measure("cascade")
+    for name, metrics in (("before", old), ("after", new)):
+        low, high = metrics.accuracy_interval
         lines.append(
-            f"  {name:<6} {scores.accuracy:.1%} right ({low:.1%} to {high:.1%}), NLL {scores.nll:.3f}, "
-            f"ECE {scores.ece:.1%} ({scores.ece_floor:.1%} by chance), cost {scores.cost:.2f}"
+            f"  {name:<6} {metrics.accuracy:.1%} right ({low:.1%} to {high:.1%}), NLL {metrics.nll:.3f}, "
+            f"ECE {metrics.ece:.1%} ({metrics.ece_floor:.1%} by chance), cost {metrics.cost:.2f}"
         )
     if new.accuracy < old.accuracy or new.nll > old.nll:
         difference = after.right("cascade").mean() - before.right("cascade").mean()

@@ -1,9 +1,9 @@
-"""Fits arbiter and router, and says what they give for photos that had no part in the fit.
+"""Fits arbiter and router, and measures them on photos that had no part in the fit.
 
 The split `calibration` is cut in two, stratified by label:
 
-    fit part (1/2)  temperatures and weights of the arbiter, then the router; figures about them are
-                    cross-fitted: every photo is judged by numbers that it had no part in
+    fit part (1/2)  temperatures and weights of the arbiter, then the router; their metrics are
+                    cross-fitted: every photo is scored by a fit that did not see it
     held out (1/2)  nothing here; `cascade.training.calibration.guarantees` builds every promise on it
 
 The split `test` is never seen here.
@@ -26,10 +26,10 @@ from cascade.labels import LabelTree
 from cascade.training.calibration.arbiter import arbitrate, cross_fit, fit_arbiter
 from cascade.training.calibration.budget_steps import BUDGETS, choose_default, cost_weights, on_the_frontier
 from cascade.training.calibration.router import expected_gain, fit_router
-from cascade.training.calibration.stage_logits import Outputs
+from cascade.training.calibration.stage_logits import StageLogits
 from cascade.training.export.decision_graphs import ArbiterParameters, RouterParameters
 
-__all__ = ["FEWEST_TO_CALIBRATE", "Asking", "Calibration", "calibrate", "cut", "describe"]
+__all__ = ["FEWEST_TO_CALIBRATE", "BudgetStep", "Calibration", "calibrate", "cut", "describe"]
 
 #: One of so many parts of the photos is held out. The arbiter has a dozen numbers; a promise needs photos.
 _PARTS: Final = 2
@@ -38,24 +38,24 @@ FEWEST_TO_CALIBRATE: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """One way of asking, and what is then said.
+class BudgetStep:
+    """One step of the dial: which experts are asked, and the answers that follow.
 
     Attributes:
         budget: step of the dial, see `cascade.guarantees.budget`; 0 without experts.
         cost_weight: gain that one unit of cost must bring for an expert to be asked.
-        figures: mean_cost, accuracy, nll, ece and deferral_rate of the fit part, cross-fitted.
+        metrics: mean_cost, accuracy, nll, ece and deferral_rate of the fit part, cross-fitted.
         fit_probabilities: (F, L), cross-fitted.
         held_out_probabilities: (H, L), of the finished arbiter and router.
-        held_out_asked: (H, E).
+        held_out_deferred: (H, E), which experts each photo goes to.
     """
 
     budget: float
     cost_weight: float
-    figures: dict[str, float]
+    metrics: dict[str, float]
     fit_probabilities: Float64s
     held_out_probabilities: Float64s
-    held_out_asked: Bools
+    held_out_deferred: Bools
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +67,18 @@ class Calibration:
         router: numbers of `router.onnx`; None without experts.
         fit_rows: places of the F photos that fitted arbiter and router.
         held_out_rows: places of the other H photos.
-        default: how the default operating point asks.
+        default: the step of the default operating point.
         dial: every step of the dial; empty without experts.
-        facts: how it was chosen, for metrics.json and the card.
+        summary: how the fit went, for metrics.json and the card.
     """
 
     arbiter: ArbiterParameters
     router: RouterParameters | None
     fit_rows: Ints
     held_out_rows: Ints
-    default: Asking
-    dial: tuple[Asking, ...]
-    facts: dict[str, Any]
+    default: BudgetStep
+    dial: tuple[BudgetStep, ...]
+    summary: dict[str, Any]
 
 
 def cut(targets: Ints, seed: int) -> tuple[Ints, Ints]:
@@ -93,7 +93,7 @@ def cut(targets: Ints, seed: int) -> tuple[Ints, Ints]:
 
 
 def calibrate(
-    outputs: Outputs,
+    logits: StageLogits,
     tree: LabelTree,
     experts: Mapping[str, Sequence[str]],
     costs: Sequence[float],
@@ -103,59 +103,59 @@ def calibrate(
     """Fit arbiter and router.
 
     Args:
-        outputs: on the calibration photos.
+        logits: on the calibration photos.
         tree: the bundle's labels.
         experts: expert -> its labels, without "not mine".
         costs: of every expert, in units of one run of the general model.
         seed: of the partitions.
     """
-    fit_rows, held_out_rows = cut(outputs.targets, seed)
-    fit, held_out = outputs.rows(fit_rows), outputs.rows(held_out_rows)
+    fit_rows, held_out_rows = cut(logits.targets, seed)
+    fit, held_out = logits.rows(fit_rows), logits.rows(held_out_rows)
     arbiter = fit_arbiter(fit, tree, experts)
     folds, answers = cross_fit(fit, tree, experts, seed)
     prices, n = np.asarray(costs, dtype=np.float64), len(fit_rows)
 
-    def ask(budget: float, cost_weight: float, asked: Bools, held_out_asked: Bools) -> Asking:
-        probabilities = answers(asked)
-        figures = {
-            "mean_cost": round(1.0 + float((asked @ prices).mean()), 4),
-            "deferral_rate": round(float(asked.any(1).mean()), 4),
+    def ask(budget: float, cost_weight: float, deferred: Bools, held_out_deferred: Bools) -> BudgetStep:
+        probabilities = answers(deferred)
+        metrics = {
+            "mean_cost": round(1.0 + float((deferred @ prices).mean()), 4),
+            "deferral_rate": round(float(deferred.any(1).mean()), 4),
             **describe(probabilities, fit.targets),
         }
-        said = arbitrate(arbiter, held_out, tree, experts, held_out_asked)
-        return Asking(budget, cost_weight, figures, probabilities, said, held_out_asked)
+        unseen = arbitrate(arbiter, held_out, tree, experts, held_out_deferred)
+        return BudgetStep(budget, cost_weight, metrics, probabilities, unseen, held_out_deferred)
 
     nobody, nobody_held_out = (
         np.zeros((len(rows), len(experts)), np.bool_) for rows in (fit_rows, held_out_rows)
     )
     never = ask(0.0, 0.0, nobody, nobody_held_out)
-    facts: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "fit_photos": n,
         "held_out_photos": len(held_out_rows),
         "arbiter": arbiter.to_dict(),
     }
     if not experts:
-        return Calibration(arbiter, None, fit_rows, held_out_rows, never, (), facts)
+        return Calibration(arbiter, None, fit_rows, held_out_rows, never, (), summary)
     router, gain = fit_router(fit, tree, experts, arbiter.temperature, folds, answers)
     held_out_gain = expected_gain(router, held_out, tree, experts)
     dial = tuple(
         ask(budget, weight, gain > weight * prices, held_out_gain > weight * prices)
         for budget, weight in zip(BUDGETS, cost_weights(gain, prices), strict=True)
     )
-    always = ask(1.0, 0.0, ~nobody, ~nobody_held_out).figures
-    default = dial[choose_default([step.figures for step in dial], never.figures, always)]
-    dial = tuple(dial[place] for place in on_the_frontier([step.figures for step in dial]))
-    facts["router"] = {
-        "never": never.figures,
+    always = ask(1.0, 0.0, ~nobody, ~nobody_held_out).metrics
+    default = dial[choose_default([step.metrics for step in dial], never.metrics, always)]
+    dial = tuple(dial[place] for place in on_the_frontier([step.metrics for step in dial]))
+    summary["router"] = {
+        "never": never.metrics,
         "always": always,
         "chosen": _described(default),
         "curve": [_described(step) for step in dial],
     }
-    return Calibration(arbiter, router, fit_rows, held_out_rows, default, dial, facts)
+    return Calibration(arbiter, router, fit_rows, held_out_rows, default, dial, summary)
 
 
-def _described(step: Asking) -> dict[str, float]:
-    return {"budget": step.budget, "cost_weight": step.cost_weight, **step.figures}
+def _described(step: BudgetStep) -> dict[str, float]:
+    return {"budget": step.budget, "cost_weight": step.cost_weight, **step.metrics}
 
 
 def describe(probabilities: Float64s, targets: Ints) -> dict[str, float]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from cascade.evaluation.labelled_answers import Judged, judge
+from cascade.evaluation.labelled_answers import LabelledAnswers, label_answers
 from cascade.guarantees.budget import BudgetCurve, BudgetPoint
 from cascade.guarantees.conformal_sets import LabelSets
 from cascade.guarantees.drift import Reference
@@ -24,7 +24,7 @@ from cascade.guarantees.risk_control import Promise
 from cascade.labels import LabelTree
 from cascade.policy import OperatingPoint, in_scope
 from cascade.training.calibration.conformal_sets import fit_label_sets
-from cascade.training.calibration.cross_fitting import Asking, Calibration
+from cascade.training.calibration.cross_fitting import BudgetStep, Calibration
 from cascade.training.calibration.out_of_distribution import (
     FEWEST_KNOWN,
     KEPT,
@@ -41,12 +41,12 @@ from cascade.training.calibration.sources import promised_collections, rows_of
 
 __all__ = ["Guarantees", "fit_guarantees"]
 
-Scores = npt.NDArray[np.float32]
+Float32s = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Guarantees:
-    """What was fitted.
+    """The result of `fit_guarantees`.
 
     Attributes:
         scope: `scope.onnx`; None if there are too few photos.
@@ -55,7 +55,7 @@ class Guarantees:
         budget: the dial, every step with promises of its own; None without experts.
         label_sets: None if there are too few photos.
         reference: for `cascade.guarantees.drift`.
-        facts: how it came about, for metrics.json and the card.
+        summary: how the fit went, for metrics.json and the card.
     """
 
     scope: onnx.ModelProto | None
@@ -64,7 +64,7 @@ class Guarantees:
     budget: BudgetCurve | None
     label_sets: LabelSets | None
     reference: Reference
-    facts: dict[str, Any]
+    summary: dict[str, Any]
 
 
 def fit_guarantees(
@@ -81,38 +81,39 @@ def fit_guarantees(
 
     Args:
         calibration: of the same photos.
-        known: what the general model says of the N calibration photos.
+        known: outputs of the general model for the N calibration photos.
         tree: the bundle's labels.
         seed: of the partitions.
-        max_error: what the default operating point should promise.
+        max_error: share of wrong answers that the default operating point should promise.
         metadata: goes into the graph's metadata_props.
         strangers: photos that are none of the labels; None builds the scope stage without them.
     """
     fit, held_out = known.rows(calibration.fit_rows), known.rows(calibration.held_out_rows)
-    scope, limit, fit_scores, scores = _fit_scope(fit, held_out, seed, metadata, strangers)
+    scope, limit, fit_scores, scope_scores = _fit_scope(fit, held_out, seed, metadata, strangers)
 
-    def tested(asking: Asking) -> tuple[Promise | None, OperatingPoint, Judged]:
-        judged = judge(asking.held_out_probabilities, held_out.targets, in_scope(scores, limit), tree)
-        fitted = judge(asking.fit_probabilities, fit.targets, in_scope(fit_scores, limit), tree)
+    def tested(step: BudgetStep) -> tuple[Promise | None, OperatingPoint, LabelledAnswers]:
+        inside = in_scope(scope_scores, limit)
+        held_out_answers = label_answers(step.held_out_probabilities, held_out.targets, inside, tree)
+        fit_answers = label_answers(step.fit_probabilities, fit.targets, in_scope(fit_scores, limit), tree)
         promise = fit_promise(
-            fitted,
-            judged,
-            groups=_by_collection(fitted, fit.sources, judged, held_out.sources),
+            fit_answers,
+            held_out_answers,
+            groups=_by_collection(fit_answers, fit.sources, held_out_answers, held_out.sources),
             max_error=max_error,
-            cost_weight=asking.cost_weight,
+            cost_weight=step.cost_weight,
             scope_threshold=limit,
         )
-        return promise, default_point(promise, max_error, asking.cost_weight, limit), judged
+        return promise, default_point(promise, max_error, step.cost_weight, limit), held_out_answers
 
     default = calibration.default
-    promise, point, judged = tested(default)
+    promise, point, held_out_answers = tested(default)
     steps = []
-    for asking in calibration.dial:
-        own, own_point, _ = (promise, point, judged) if asking is default else tested(asking)
-        steps.append(_budget_point(asking, own, own_point))
-    facts = {
-        "scope": None if scores is None else _kept(scores, limit, strangers),
-        "promise": _describe(promise, point, judged),
+    for step in calibration.dial:
+        own, own_point, _ = (promise, point, held_out_answers) if step is default else tested(step)
+        steps.append(_budget_point(step, own, own_point))
+    summary = {
+        "scope": None if scope_scores is None else _kept(scope_scores, limit, strangers),
+        "promise": _describe(promise, point, held_out_answers),
     }
     return Guarantees(
         scope=scope,
@@ -123,41 +124,47 @@ def fit_guarantees(
             (default.fit_probabilities, fit.targets),
             (default.held_out_probabilities, held_out.targets),
         ),
-        reference=_reference(default, scores, tree),
-        facts=facts,
+        reference=_reference(default, scope_scores, tree),
+        summary=summary,
     )
 
 
 def _by_collection(
-    fitted: Judged, fit_sources: Sequence[str], judged: Judged, held_out_sources: Sequence[str]
-) -> dict[str, tuple[Judged, Judged]]:
+    fit_answers: LabelledAnswers,
+    fit_sources: Sequence[str],
+    held_out_answers: LabelledAnswers,
+    held_out_sources: Sequence[str],
+) -> dict[str, tuple[LabelledAnswers, LabelledAnswers]]:
     """Return the answers of both parts for every collection of photos that gets a promise of its own."""
     return {
-        name: (fitted.rows(rows_of(fit_sources, name)), judged.rows(rows_of(held_out_sources, name)))
+        name: (
+            fit_answers.rows(rows_of(fit_sources, name)),
+            held_out_answers.rows(rows_of(held_out_sources, name)),
+        )
         for name in promised_collections(held_out_sources)
     }
 
 
-def _budget_point(asking: Asking, promise: Promise | None, point: OperatingPoint) -> BudgetPoint:
-    figures = {name: asking.figures[name] for name in ("mean_cost", "accuracy", "nll", "deferral_rate")}
-    return BudgetPoint(asking.budget, **figures, operating_point=point, promise=promise)
+def _budget_point(step: BudgetStep, promise: Promise | None, point: OperatingPoint) -> BudgetPoint:
+    metrics = {name: step.metrics[name] for name in ("mean_cost", "accuracy", "nll", "deferral_rate")}
+    return BudgetPoint(step.budget, **metrics, operating_point=point, promise=promise)
 
 
-def _reference(default: Asking, scores: Scores | None, tree: LabelTree) -> Reference:
+def _reference(default: BudgetStep, scope_scores: Float32s | None, tree: LabelTree) -> Reference:
     """Return what drift is measured against: the answers on the held-out photos."""
     best = default.held_out_probabilities.argmax(1)
     counts = np.bincount(best, minlength=len(tree.labels))
     return Reference(
         confidences=_sorted(default.held_out_probabilities.max(1)),
-        scope_scores=() if scores is None else _sorted(scores),
+        scope_scores=() if scope_scores is None else _sorted(scope_scores),
         labels={label: int(count) for label, count in zip(tree.labels, counts, strict=True)},
-        deferred=int(default.held_out_asked.any(1).sum()),
+        deferred=int(default.held_out_deferred.any(1).sum()),
     )
 
 
 def _fit_scope(
     fit: InScope, held_out: InScope, seed: int, metadata: Mapping[str, str], strangers: Strangers | None
-) -> tuple[onnx.ModelProto | None, float | None, Scores | None, Scores | None]:
+) -> tuple[onnx.ModelProto | None, float | None, Float32s | None, Float32s | None]:
     """Return the scope stage, its threshold, and the scores of both parts; nothing with too few photos."""
     if len(fit.targets) < FEWEST_KNOWN:
         return None, None, None, None
@@ -169,16 +176,18 @@ def _fit_scope(
     return scope, limit, fit_scores, run_scope(scope, held_out.logits, held_out.embedding)
 
 
-def _kept(scores: Scores, limit: float | None, strangers: Strangers | None) -> dict[str, Any]:
-    kept = np.mean(in_scope(scores, limit))
+def _kept(scope_scores: Float32s, limit: float | None, strangers: Strangers | None) -> dict[str, Any]:
+    kept = np.mean(in_scope(scope_scores, limit))
     method = METHOD if strangers is None else f"{METHOD} and outlier exposure"
     return {"method": method, "threshold": limit, "kept": round(float(kept), 4)}
 
 
-def _describe(promise: Promise | None, point: OperatingPoint, judged: Judged) -> dict[str, Any]:
-    counts = judged.counts(np.array([point.leaf_threshold]), np.array([point.parent_threshold]))
+def _describe(
+    promise: Promise | None, point: OperatingPoint, held_out_answers: LabelledAnswers
+) -> dict[str, Any]:
+    counts = held_out_answers.counts(np.array([point.leaf_threshold]), np.array([point.parent_threshold]))
     labels, answered = float(counts.labels[0]), float(counts.answered[0])
-    n = len(judged)
+    n = len(held_out_answers)
     return {
         "photos": n,
         "max_error": point.max_error,

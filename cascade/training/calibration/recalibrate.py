@@ -27,10 +27,10 @@ from cascade.evaluation.evaluate import evaluate
 from cascade.ownership import check_bundle_target, empty_scratch
 from cascade.training.calibration.before_after import before_and_after, one_source
 from cascade.training.calibration.cross_fitting import cut
-from cascade.training.export.finish_bundle import Draft, complete, data_facts
+from cascade.training.export.finish_bundle import Draft, data_summary, finish_bundle
 from cascade.training.export.packaging import take_place
-from cascade.training.progress import Report
 from cascade.training.project import readable, strangers_in
+from cascade.training.training_log import TrainingLog
 
 __all__ = ["recalibrate"]
 
@@ -79,26 +79,26 @@ def recalibrate(
     dataset = readable(scan(folders, label_map=label_map), work)
     fits = _photos_to_fit(old, folders, dataset)
     strangers = None if out_of_scope is None else strangers_in(out_of_scope, work)
-    with Report() as report:
-        report.line(f"{len(fits)} photos calibrate, {len(dataset.split('test'))} measure")
+    with TrainingLog() as log:
+        log.line(f"{len(fits)} photos calibrate, {len(dataset.split('test'))} measure")
         folder = work / "bundle"
         folder.mkdir(parents=True)
         draft = _draft(old, folder, name or out.name, version or _FIRST_VERSION, dataset, strangers)
-        complete(
+        finish_bundle(
             folder,
             draft,
             fits,
             dataset.split("test"),
-            report=report,
+            log=log,
             max_error=max_error,
             out_of_scope=strangers.photos if strangers else (),
         )
-        _say_what_changed(old, folder, fits, draft.seed, report)
+        _say_what_changed(old, folder, fits, draft.seed, log)
         take_place(folder, out)
         (work / "unreadable.json").unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # whatever else is in there is not ours
             work.rmdir()
-        report.line(f"wrote {out}; measure it with: cascade evaluate {folders[0]} --bundle {out}")
+        log.line(f"wrote {out}; measure it with: cascade evaluate {folders[0]} --bundle {out}")
 
 
 def _whole(bundle: Bundle) -> Bundle:
@@ -131,9 +131,9 @@ def _draft(
 ) -> Draft:
     """Copy the image stages of the old bundle into the folder of the new one."""
     words, seed = _recipe(old.provenance)
-    calibrated = {"cascade": cascade.__version__, "data": data_facts(dataset)}
+    calibrated = {"cascade": cascade.__version__, "data": data_summary(dataset)}
     if strangers is not None:
-        calibrated["out_of_scope"] = data_facts(strangers)
+        calibrated["out_of_scope"] = data_summary(strangers)
     title = f"{name} {version}"
     return Draft(
         name,
@@ -148,15 +148,15 @@ def _draft(
     )
 
 
-def _say_what_changed(old: Bundle, new: Path, fits: Sequence[Photo], seed: int, report: Report) -> None:
+def _say_what_changed(old: Bundle, new: Path, fits: Sequence[Photo], seed: int, log: TrainingLog) -> None:
     """Say how good the old and the new bundle are on the photos that were held out."""
     _, held_out = cut(np.array([old.tree.labels.index(photo.label) for photo in fits]), seed)
     judges = [fits[place] for place in held_out]
     before, after = (evaluate(Cascade(at, variant=EXACT), judges) for at in (old.folder, new))
     for line in (*before_and_after(before, after), *filter(None, [one_source(fits)])):
-        report.line(line)
-    if old.experts and not after.asked["cascade"].any():
-        report.line("experts are not asked: on these photos they do not help; --budget 1 asks them")
+        log.line(line)
+    if old.experts and not after.deferred["cascade"].any():
+        log.line("experts are not asked: on these photos they do not help; --budget 1 asks them")
 
 
 def _splits(bundle: Bundle, folders: Sequence[Path], fingerprint: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from mapie.risk_control.fwer_control import control_fwer
 from scipy import stats
 
 from cascade.arrays import Float64s, Floats, Ints
-from cascade.evaluation.labelled_answers import Counts, Judged
+from cascade.evaluation.labelled_answers import Counts, LabelledAnswers
 from cascade.guarantees.risk_control import Promise, PromisePoint
 from cascade.policy import OperatingPoint
 
@@ -54,13 +54,13 @@ _METHOD: Final = (
 
 
 def fit_promise(
-    fit: Judged,
-    held_out: Judged,
+    fit: LabelledAnswers,
+    held_out: LabelledAnswers,
     *,
     max_error: float,
     cost_weight: float,
     scope_threshold: float | None,
-    groups: Mapping[str, tuple[Judged, Judged]] | None = None,
+    groups: Mapping[str, tuple[LabelledAnswers, LabelledAnswers]] | None = None,
 ) -> Promise | None:
     """Test which shares of wrong answers can be promised.
 
@@ -110,13 +110,13 @@ def fit_promise(
 
 
 def _passed(
-    pairs: Sequence[tuple[Judged, Judged]],
+    pairs: Sequence[tuple[LabelledAnswers, LabelledAnswers]],
     leaf: Float64s,
     parent: Float64s,
     *,
     below: float,
     most: int,
-    watched: Sequence[tuple[Judged, Judged]] = (),
+    watched: Sequence[tuple[LabelledAnswers, LabelledAnswers]] = (),
 ) -> list[tuple[float, int]]:
     """Return shares, from the largest down to the first that fails, and the last pair that passed for each.
 
@@ -169,7 +169,7 @@ def default_point(
     return promise.operating_point(max(max_error, promise.smallest))
 
 
-def _path(fit: Judged, slope: float) -> tuple[Float64s, Float64s]:
+def _path(fit: LabelledAnswers, slope: float) -> tuple[Float64s, Float64s]:
     """Return pairs of thresholds, two arrays (K,), from strict to lax, at round shares of the fit part."""
     # Along the path with parameter t, a label is given if p >= 1 - slope (1 - t): if this number is >= t.
     labels = 1 - (1 - fit.leaf) / slope
@@ -188,7 +188,7 @@ def _p_values(found: Counts) -> Float64s:
 
 
 def _predicted(
-    pairs: Sequence[tuple[Judged, Judged]], leaf: Float64s, parent: Float64s
+    pairs: Sequence[tuple[LabelledAnswers, LabelledAnswers]], leaf: Float64s, parent: Float64s
 ) -> list[tuple[Counts, Floats]]:
     """Return for every group what the fit part counts and how many held-out answers that predicts, (K,)."""
     predicted = []
@@ -204,7 +204,9 @@ def _least_surplus(predicted: Sequence[tuple[Counts, Floats]], share: float) -> 
 
 
 def _worth(
-    pairs: Sequence[tuple[Judged, Judged]], path: tuple[Float64s, Float64s], max_error: float
+    pairs: Sequence[tuple[LabelledAnswers, LabelledAnswers]],
+    path: tuple[Float64s, Float64s],
+    max_error: float,
 ) -> float:
     """Predict from the fit part what a path gives at ``max_error``: labels and, for less, parents."""
     predicted = _predicted(pairs, *path)
@@ -214,7 +216,9 @@ def _worth(
     return float((worth * passes).max())
 
 
-def _beginnings(pairs: Sequence[tuple[Judged, Judged]], leaf: Float64s, parent: Float64s) -> Ints:
+def _beginnings(
+    pairs: Sequence[tuple[LabelledAnswers, LabelledAnswers]], leaf: Float64s, parent: Float64s
+) -> Ints:
     """Return for every share the pair (S,) with which its test begins, never falling with the share."""
     predicted = _predicted(pairs, leaf, parent)
     best = [int(np.argmax(_least_surplus(predicted, share))) for share in _SHARES]

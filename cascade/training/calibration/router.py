@@ -16,14 +16,14 @@ import numpy as np
 from cascade.arrays import Float64s, softmax
 from cascade.labels import LabelTree
 from cascade.training.calibration.arbiter import Answers
-from cascade.training.calibration.stage_logits import Fold, Outputs
+from cascade.training.calibration.stage_logits import Fold, StageLogits
 from cascade.training.export.decision_graphs import RouterParameters
 
 __all__ = ["expected_gain", "fit_router"]
 
 
 def fit_router(
-    outputs: Outputs,
+    logits: StageLogits,
     tree: LabelTree,
     experts: Mapping[str, Sequence[str]],
     temperature: float,
@@ -33,7 +33,7 @@ def fit_router(
     """Fit the router on cross-fitted arbiter answers.
 
     Args:
-        outputs: of N photos.
+        logits: of N photos.
         tree: the bundle's labels.
         experts: expert -> its labels.
         temperature: of the general model.
@@ -43,31 +43,31 @@ def fit_router(
     Returns:
         The router, and the gain that it expects, (N, E), cross-fitted.
     """
-    count, n = len(experts), len(outputs.targets)
+    count, n = len(experts), len(logits.targets)
     nobody = np.zeros((n, count), dtype=np.bool_)
-    before = _log_likelihood(answers(nobody), outputs)
+    before = _log_likelihood(answers(nobody), logits)
     gained = np.zeros((n, count))
     for column in range(count):
         only = nobody.copy()
         only[:, column] = True
-        gained[:, column] = _log_likelihood(answers(only), outputs) - before
-    chances, weights = _mendable(outputs, temperature, tree, experts), outputs.weights[:, None]
+        gained[:, column] = _log_likelihood(answers(only), logits) - before
+    chances, weights = _mendable(logits, temperature, tree, experts), logits.weights[:, None]
     cross_gain = np.zeros((n, count))
     for train, held_out in folds:
         cross_gain[held_out] = chances[held_out] * _worth(chances[train], gained[train], weights[train])
     return RouterParameters(temperature, _worth(chances, gained, weights)), cross_gain
 
 
-def _log_likelihood(probabilities: Float64s, outputs: Outputs) -> Float64s:
-    right = probabilities[np.arange(len(probabilities)), outputs.targets]
+def _log_likelihood(probabilities: Float64s, logits: StageLogits) -> Float64s:
+    right = probabilities[np.arange(len(probabilities)), logits.targets]
     return np.asarray(np.log(np.maximum(right, 1e-6)))
 
 
 def _mendable(
-    outputs: Outputs, temperature: float, tree: LabelTree, experts: Mapping[str, Sequence[str]]
+    logits: StageLogits, temperature: float, tree: LabelTree, experts: Mapping[str, Sequence[str]]
 ) -> Float64s:
     """Return the chance (N, E) that the general model is wrong about a photo that is one of the expert's."""
-    p = softmax(outputs.general / temperature)
+    p = softmax(logits.general / temperature)
     mine = np.array([[label in own for own in experts.values()] for label in tree.labels])
     return np.asarray((1 - p.max(1, keepdims=True)) * (p @ mine))
 
@@ -83,7 +83,7 @@ def _worth(chances: Float64s, gained: Float64s, weights: Float64s) -> Float64s:
 
 
 def expected_gain(
-    router: RouterParameters, outputs: Outputs, tree: LabelTree, experts: Mapping[str, Sequence[str]]
+    router: RouterParameters, logits: StageLogits, tree: LabelTree, experts: Mapping[str, Sequence[str]]
 ) -> Float64s:
     """Compute what `router.onnx` computes, (N, E)."""
-    return _mendable(outputs, router.temperature, tree, experts) * router.worth
+    return _mendable(logits, router.temperature, tree, experts) * router.worth

@@ -40,29 +40,31 @@ def shortfalls(
         test_photos: photos of the split `test`.
     """
     held_out = guarantees.reference.photos
-    said = [*_promise(guarantees, max_error, held_out), *_label_sets(guarantees, held_out)]
+    sentences = [*_promise(guarantees, max_error, held_out), *_label_sets(guarantees, held_out)]
     if guarantees.scope is None:
-        said.append(
+        sentences.append(
             'Photos unlike everything known are not recognised as such, and so not "unknown": this takes '
             f"{FEWEST_KNOWN} photos that fit, and there are {fit_photos}."
         )
     if fit_photos < _FEW:
-        said.append(
+        sentences.append(
             f"Confidences are hardly calibrated, for {fit_photos} photos fitted them: take them for an "
             "order, not for probabilities."
         )
     absent = sorted(set(tree.labels) - set(calibration_labels))
     if absent:
-        said.append(
+        sentences.append(
             f"No calibration photo shows {', '.join(absent)}: how sure it is of them was not looked at."
         )
     if held_out < FEWEST_PHOTOS:
-        said.append(f"`cascade evaluate --drift` compares with {held_out} photos and will notice little.")
+        sentences.append(
+            f"`cascade evaluate --drift` compares with {held_out} photos and will notice little."
+        )
     if not test_photos:
-        said.append("Nothing was measured: there are no test photos.")
+        sentences.append("Nothing was measured: there are no test photos.")
     elif test_photos < _FEW:
-        said.append(f"What is measured is measured on {test_photos} test photos; look at the intervals.")
-    return said
+        sentences.append(f"What is measured is measured on {test_photos} test photos; look at the intervals.")
+    return sentences
 
 
 def _promise(guarantees: Guarantees, max_error: float, held_out: int) -> list[str]:

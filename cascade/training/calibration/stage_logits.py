@@ -1,4 +1,4 @@
-"""Holds what calibration is fitted on: the logits of every image stage for labelled photos."""
+"""Holds the data of calibration: the logits of every image stage for labelled photos."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy.typing as npt
 from cascade.arrays import Float64s, Ints
 from cascade.training.calibration.sources import source_weights
 
-__all__ = ["Fold", "Outputs", "places_of"]
+__all__ = ["Fold", "StageLogits", "places_of"]
 
-#: Places that fit, places that are judged.
+#: Places of the photos that fit, and of those that are scored.
 Fold = tuple[Ints, Ints]
 
 
 @dataclass(frozen=True, slots=True)
-class Outputs:
+class StageLogits:
     """Outputs of the exported graphs on N labelled photos, every expert asked.
 
     Attributes:
@@ -39,9 +39,9 @@ class Outputs:
         """What each photo counts, (N,), see `cascade.training.calibration.sources.source_weights`."""
         return source_weights(self.sources) if self.sources else np.ones(len(self.targets))
 
-    def rows(self, index: npt.NDArray[Any]) -> Outputs:
+    def rows(self, index: npt.NDArray[Any]) -> StageLogits:
         """Return a subset of the photos."""
-        return Outputs(
+        return StageLogits(
             self.general[index],
             {k: v[index] for k, v in self.experts.items()},
             self.targets[index],

@@ -15,11 +15,11 @@ from cascade.training.data.outliers import Outliers
 from cascade.training.data.sampling import photos_of_epoch, size_of_epoch
 from cascade.training.recipe import Recipe
 
-__all__ = ["Lesson", "batches"]
+__all__ = ["TrainingData", "batches"]
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainingData:
     """Everything that the epochs of one network draw from; P photos are learned from.
 
     Attributes:
@@ -53,7 +53,7 @@ class Lesson:
 
 
 def batches(
-    lesson: Lesson, recipe: Recipe, epoch: int, device: torch.device
+    examples: TrainingData, recipe: Recipe, epoch: int, device: torch.device
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Yield features (B, ...), soft targets (B, K) and excluded labels (B, K).
 
@@ -65,20 +65,20 @@ def batches(
     # Both libraries draw from global generators.
     torch.manual_seed(plan.seed * 100_003 + epoch)
     np.random.seed((plan.seed * 100_003 + epoch) % 2**32)
-    chosen = photos_of_epoch(lesson.targets, recipe, epoch, lesson.sources)
-    views = lesson.views.training
+    chosen = photos_of_epoch(examples.targets, recipe, epoch, examples.sources)
+    views = examples.views.training
     # Drawn for every photo anew: with balanced sampling a photo may come several times in an epoch.
     which = np.random.randint(len(views), size=len(chosen))
-    for step in range(lesson.steps(recipe)):
+    for step in range(examples.steps(recipe)):
         part = slice(step * plan.batch_size, (step + 1) * plan.batch_size)
         batch = chosen[part]
-        rows = lesson.rows[batch]
+        rows = examples.rows[batch]
         features = np.stack([views[v][r] for v, r in zip(which[part], rows, strict=True)])
         x = torch.from_numpy(features).to(device).float()
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        y = torch.from_numpy(lesson.soft[batch]).to(device)
-        excluded = torch.from_numpy(lesson.excluded[batch]).to(device)
+        y = torch.from_numpy(examples.soft[batch]).to(device)
+        excluded = torch.from_numpy(examples.excluded[batch]).to(device)
         # timm mixes pairs; cutmix needs a place to cut, which pooled features do not have.
         cutmix = plan.cutmix if x.ndim == 4 else 0.0
         if len(batch) % 2 == 0 and (plan.mixup > 0 or cutmix > 0):

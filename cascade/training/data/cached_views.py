@@ -112,12 +112,12 @@ class Views:
 
 def cache_key(recipe: Recipe, photos: Sequence[Photo]) -> str:
     """Return a name for the cache: equal if and only if the cached values are."""
-    facts = recipe.to_dict()
+    content = recipe.to_dict()
     content = {
-        "backbone": facts["backbone"],
-        "start": facts["start"],
-        "input": facts["input"],
-        "augment": {k: v for k, v in facts["augment"].items() if k != "views"},
+        "backbone": content["backbone"],
+        "start": content["start"],
+        "input": content["input"],
+        "augment": {k: v for k, v in content["augment"].items() if k != "views"},
         "train_from": recipe.train.train_from,
         "photos": [photo.sha256 for photo in photos],
     }

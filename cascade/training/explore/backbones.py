@@ -33,13 +33,13 @@ from cascade.inference.session import GraphSession
 from cascade.ownership import GENERATOR, check_file_target
 from cascade.training.data.cached_views import cache_plain
 from cascade.training.explore.backbone_figures import Accuracy, Compared, plot, table
-from cascade.training.export.assemble import floating_point_operations
+from cascade.training.export.assemble_bundle import floating_point_operations
 from cascade.training.export.image_graph import export_stage
 from cascade.training.fit.backbone import Network, build, load_backbone
-from cascade.training.progress import Report
 from cascade.training.project import choose_device, readable
 from cascade.training.recipe import Recipe, load_recipes
 from cascade.training.recipe_sections import Backbone, Schedule
+from cascade.training.training_log import TrainingLog
 
 __all__ = ["Candidate", "compare"]
 
@@ -113,21 +113,21 @@ def compare(
             raise DataError(f"{data}: there are no photos in the split {split!r}")
     columns = {recipe.name: tuple(recipe.labels) for recipe in stages} or {_ALL: found.labels}
     base = stages[0] if stages else _plain_recipe(found.labels)
-    with Report() as report:
-        examined = [_examine(each, base, columns, found, out, where, report) for each in backbones]
+    with TrainingLog() as log:
+        examined = [_examine(each, base, columns, found, out, where, log) for each in backbones]
     times = _milliseconds([(session, spec) for _, session, spec in examined])
     unit = examined[0][0].cost
     rows = [
         replace(row, cost=round(row.cost / unit, 4), ms=round(ms, 3))
         for (row, _, _), ms in zip(examined, times, strict=True)
     ]
-    facts = {
+    document = {
         "generator": GENERATOR,
         "split": "calibration",
         "strength": _STRENGTH,
         "backbones": [asdict(row) for row in rows],
     }
-    (out / "compare.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (out / "compare.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     plot(rows, out / "compare.png")
     console.print(table(rows))
     console.print(f"wrote {out / 'compare.json'} and {out / 'compare.png'}", soft_wrap=True)
@@ -147,7 +147,7 @@ def _examine(
     data: Dataset,
     out: Path,
     device: torch.device,
-    report: Report,
+    log: TrainingLog,
 ) -> tuple[Compared, GraphSession, InputSpec]:
     """Measure everything but the time; the cost is still in floating-point operations."""
     own = base.backbone.weights if candidate.name == base.backbone.name else "timm"
@@ -169,7 +169,7 @@ def _examine(
         (*train, *held_out),
         out / "views",
         device=device,
-        progress=lambda what, done, total: report.step("compare", what, done, total),
+        progress=lambda what, done, total: log.step("compare", what, done, total),
     ).astype(np.float32)
     row = Compared(
         name=candidate.name,
@@ -197,14 +197,14 @@ def _accuracy(
     truth = np.array([photo.label for photo in (*train, *held_out)])
     known = np.isin(truth, sorted(labels))
     learned = np.flatnonzero(known[: len(train)])
-    judged = len(train) + np.flatnonzero(known[len(train) :])
-    if not len(judged) or len(set(truth[learned])) < 2:
+    tested = len(train) + np.flatnonzero(known[len(train) :])
+    if not len(tested) or len(set(truth[learned])) < 2:
         raise DataError(f"too few photos of {', '.join(sorted(labels))} to compare anything on")
     model = make_pipeline(StandardScaler(), LogisticRegression(C=_STRENGTH, max_iter=300))
     model.fit(features[learned], truth[learned])
-    right = int((model.predict(features[judged]) == truth[judged]).sum())
-    low, high = wilson_interval(right, len(judged))
-    return Accuracy(right, len(judged), right / len(judged), low, high)
+    right = int((model.predict(features[tested]) == truth[tested]).sum())
+    low, high = wilson_interval(right, len(tested))
+    return Accuracy(right, len(tested), right / len(tested), low, high)
 
 
 def _milliseconds(sessions: Sequence[tuple[GraphSession, InputSpec]]) -> list[float]:

@@ -25,11 +25,11 @@ from cascade.errors import DataError
 from cascade.training.data.batches import batches
 from cascade.training.fit.backbone import build
 from cascade.training.fit.optimizer import parameter_groups
-from cascade.training.fit.training_data import prepare_lesson
+from cascade.training.fit.training_data import prepare_training_data
 from cascade.training.fit.training_step import Stepper
-from cascade.training.progress import Report
 from cascade.training.project import Project
 from cascade.training.recipe import Recipe
+from cascade.training.training_log import TrainingLog
 
 __all__ = ["RULE", "Study", "study_project", "study_recipe", "suggest"]
 
@@ -69,20 +69,20 @@ class Study:
     diverged: bool
 
 
-def study_project(project: Project, *, steps: int, report: Report, console: Console) -> tuple[Study, ...]:
+def study_project(project: Project, *, steps: int, log: TrainingLog, console: Console) -> tuple[Study, ...]:
     """Study every chosen recipe and write ``lr_study/`` into the working folder.
 
     Args:
         project: its recipes are studied; views that are computed are those that training uses.
         steps: of each test.
-        report: is told about progress.
+        log: shows the progress.
         console: where the tables go.
     """
     folder = project.work / "lr_study"
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for recipe in project.chosen:
-        study = study_recipe(recipe, project, steps=steps, report=report)
+        study = study_recipe(recipe, project, steps=steps, log=log)
         found.append(study)
         with (folder / f"{study.name}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
@@ -101,7 +101,7 @@ def study_project(project: Project, *, steps: int, report: Report, console: Cons
     return tuple(found)
 
 
-def study_recipe(recipe: Recipe, project: Project, *, steps: int, report: Report) -> Study:
+def study_recipe(recipe: Recipe, project: Project, *, steps: int, log: TrainingLog) -> Study:
     """Train for some steps with a rising rate; the arguments are those of `study_project`.
 
     Raises:
@@ -113,25 +113,25 @@ def study_recipe(recipe: Recipe, project: Project, *, steps: int, report: Report
     short = replace(recipe, augment=replace(recipe.augment, views=views))
     torch.manual_seed(plan.seed)
     network = build(short, project.work)
-    lesson = prepare_lesson(
+    examples = prepare_training_data(
         short,
         network,
         project.data,
         project.views,
         teacher_seed=project.teacher_seed,
         device=project.device,
-        report=report,
+        log=log,
     )
     network.to(project.device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(parameter_groups(network, plan), weight_decay=plan.weight_decay)
-    weights = torch.from_numpy(lesson.weights).to(project.device)
+    weights = torch.from_numpy(examples.weights).to(project.device)
     stepper = Stepper(network, None, optimizer, plan, weights)
     network.train()
     rates: list[float] = []
     losses: list[float] = []
     smoothed: list[float] = []
     mean, diverged = 0.0, False
-    endless = (batch for epoch in count() for batch in batches(lesson, short, epoch, project.device))
+    endless = (batch for epoch in count() for batch in batches(examples, short, epoch, project.device))
     for step, (x, soft, excluded) in enumerate(islice(endless, steps)):
         rate = _LOWEST * (_HIGHEST / _LOWEST) ** (step / max(steps - 1, 1))
         loss, _ = stepper(x, soft, rate / plan.learning_rate, excluded=excluded)
@@ -143,7 +143,7 @@ def study_recipe(recipe: Recipe, project: Project, *, steps: int, report: Report
         rates.append(rate)
         losses.append(loss)
         smoothed.append(level)
-        report.step(recipe.name, "rising rate", step + 1, steps, rate=rate, loss=level)
+        log.step(recipe.name, "rising rate", step + 1, steps, rate=rate, loss=level)
     if len(rates) <= _BURN_IN + 2:
         raise DataError(f"{recipe.name}: the loss diverged within {len(rates)} steps; is train.loss right?")
     lowest, steepest, suggested = suggest(rates, smoothed)

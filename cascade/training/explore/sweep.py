@@ -32,10 +32,10 @@ from cascade.errors import DataError, RecipeError, UsageError
 from cascade.training.fit.averaging import choose_weights
 from cascade.training.fit.network import fit
 from cascade.training.overrides import override
-from cascade.training.progress import Report
 from cascade.training.project import Project
 from cascade.training.recipe import Recipe, read_toml
 from cascade.training.tracking import Tracker
+from cascade.training.training_log import TrainingLog
 
 __all__ = ["Outcome", "Sweep", "run_sweep"]
 
@@ -146,17 +146,17 @@ def run_sweep(project: Project, sweep: Sweep, *, wandb: str, console: Console) -
     outcomes = []
     for number, (settings, recipe) in enumerate(planned, 1):
         folder = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-        facts = {"recipe": recipe.to_dict(), "settings": settings}
+        document = {"recipe": recipe.to_dict(), "settings": settings}
         name = ", ".join(f"{key}={value}" for key, value in settings.items())
-        tracker = Tracker(wandb, config=facts, group=f"{sweep.name}_{base.name}", name=name)
-        with Report(tracker=tracker) as report:
-            report.line(f"run {number} of {len(planned)}: {name}")
+        tracker = Tracker(wandb, config=document, group=f"{sweep.name}_{base.name}", name=name)
+        with TrainingLog(tracker=tracker) as log:
+            log.line(f"run {number} of {len(planned)}: {name}")
             fitted = fit(
                 recipe,
                 project.data,
                 home / folder,
                 device=project.device,
-                report=report,
+                log=log,
                 views=project.views,
                 teacher_seed=project.teacher_seed,
             )
@@ -216,10 +216,10 @@ def _plain(value: Any) -> Any:
 
 def _write(path: Path, base: Recipe, outcomes: Sequence[Outcome], planned: int) -> None:
     ranked = sorted(outcomes, key=lambda outcome: outcome.development_loss)
-    facts = {"recipe": base.name, "planned": planned, "runs": [asdict(outcome) for outcome in ranked]}
+    document = {"recipe": base.name, "planned": planned, "runs": [asdict(outcome) for outcome in ranked]}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
 
 

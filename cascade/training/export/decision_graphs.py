@@ -176,8 +176,8 @@ def arbiter_graph(
             g("Mul", log_r, g.constant(parameters.expert_weight[column])),
             g("Mul", log_p, g.constant(parameters.general_shift[column])),
         )
-        asked = g("Gather", "asked", g.constant([column], np.int64), axis=1)  # (N, 1)
-        total = g("Add", total, g("Mul", vote, asked))
+        deferred = g("Gather", "asked", g.constant([column], np.int64), axis=1)  # (N, 1)
+        total = g("Add", total, g("Mul", vote, deferred))
     if experts:
         inputs["asked"] = len(experts)
     sure = g("ReduceMax", g("Softmax", total, axis=1), g.constant([1], np.int64), keepdims=1)

@@ -28,16 +28,16 @@ from cascade.training.calibration.guarantees import Guarantees, fit_guarantees
 from cascade.training.calibration.out_of_distribution import InScope
 from cascade.training.calibration.outlier_exposure import Strangers
 from cascade.training.calibration.shortfalls import shortfalls
-from cascade.training.calibration.stage_logits import Outputs
+from cascade.training.calibration.stage_logits import StageLogits
 from cascade.training.export.bundle_documents import seal, write_documents
 from cascade.training.export.decision_graphs import arbiter_graph, router_graph
 from cascade.training.export.golden import write_golden
 from cascade.training.export.measure import measure
 from cascade.training.export.model_card import model_card
 from cascade.training.export.packaging import stage_entry, write_bundle
-from cascade.training.progress import Report
+from cascade.training.training_log import TrainingLog
 
-__all__ = ["Draft", "complete", "data_facts"]
+__all__ = ["Draft", "data_summary", "finish_bundle"]
 
 #: The graphs use opset 18; onnxruntime 1.20 is the oldest that the light install allows.
 MINIMUM_ONNXRUNTIME: Final = "1.20"
@@ -83,7 +83,7 @@ class Draft:
         }
 
 
-def data_facts(dataset: Dataset) -> dict[str, Any]:
+def data_summary(dataset: Dataset) -> dict[str, Any]:
     """Return what a bundle says about the photos that it was made with."""
     return {
         "fingerprint": dataset.fingerprint(),
@@ -93,13 +93,13 @@ def data_facts(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def complete(
+def finish_bundle(
     folder: Path,
     draft: Draft,
     calibration_photos: Sequence[Photo],
     test_photos: Sequence[Photo],
     *,
-    report: Report,
+    log: TrainingLog,
     max_error: float,
     out_of_scope: Sequence[Photo] = (),
 ) -> None:
@@ -110,26 +110,26 @@ def complete(
         draft: what is there.
         calibration_photos: what is fitted, is fitted on these.
         test_photos: measured at the end; may be empty.
-        report: is told about progress.
+        log: shows the progress.
         max_error: see `cascade.training.run.train`.
         out_of_scope: photos that are none of the labels, for the scope stage.
     """
     tree, seed = draft.tree, draft.seed
-    outputs, embedding = _outputs(folder, draft, calibration_photos, report)
-    calibration = calibrate(outputs, tree, draft.own_labels, [e.cost for e in draft.experts], seed=seed)
+    logits, embedding = _logits(folder, draft, calibration_photos, log)
+    calibration = calibrate(logits, tree, draft.own_labels, [e.cost for e in draft.experts], seed=seed)
     guarantees = fit_guarantees(
         calibration,
-        InScope(outputs.general, embedding, outputs.targets, outputs.sources),
+        InScope(logits.general, embedding, logits.targets, logits.sources),
         tree,
         seed=seed,
         max_error=max_error,
         metadata=draft.metadata("scope"),
-        strangers=_strangers(folder, draft, out_of_scope, report) if out_of_scope else None,
+        strangers=_strangers(folder, draft, out_of_scope, log) if out_of_scope else None,
     )
     stages = _write_stages(folder, draft, calibration, guarantees)
     missing = shortfalls(
         guarantees,
-        [tree.labels[target] for target in outputs.targets],
+        [tree.labels[target] for target in logits.targets],
         tree,
         max_error=max_error,
         fit_photos=len(calibration.fit_rows),
@@ -137,22 +137,22 @@ def complete(
     )
     metrics = {
         "training": dict(draft.training),
-        "calibration": calibration.facts | guarantees.facts | {"shortfalls": missing},
+        "calibration": calibration.summary | guarantees.summary | {"shortfalls": missing},
     }
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     _write_manifest(folder, draft, stages, guarantees)
     write_golden(folder)
     write_documents(folder)
     if test_photos:
-        _measure(folder, test_photos, report)
+        _measure(folder, test_photos, log)
     card = model_card(Bundle.load(folder), metrics, draft.words)
     (folder / "README.md").write_text(card, encoding="utf-8")
     seal(folder)
-    report.log({"calibration": metrics["calibration"]})
+    log.record({"calibration": metrics["calibration"]})
     if missing:
-        report.line("with more photos this bundle could do more; for now (its card says it too):")
+        log.line("with more photos this bundle could do more; for now (its card says it too):")
         for sentence in missing:
-            report.line(f"  - {sentence}")
+            log.line(f"  - {sentence}")
 
 
 def _write_stages(
@@ -198,39 +198,41 @@ def _write_manifest(folder: Path, draft: Draft, stages: dict[str, Any], guarante
     )
 
 
-def _measure(folder: Path, photos: Sequence[Photo], report: Report) -> None:
+def _measure(folder: Path, photos: Sequence[Photo], log: TrainingLog) -> None:
     """Measure the bundle on test photos, write the figures into it and log them."""
     measured = measure(
         folder,
         photos,
         "test",
-        lambda done, total: report.step("bundle", "measured on test photos", done, total),
+        lambda done, total: log.step("bundle", "measured on test photos", done, total),
     )
-    report.line(f"cascade: {measured['ways']['cascade']['accuracy']:.1%} of the test photos are right")
-    report.log({"measured": measured})
+    log.line(f"cascade: {measured['ways']['cascade']['accuracy']:.1%} of the test photos are right")
+    log.record({"measured": measured})
 
 
-def _outputs(folder: Path, draft: Draft, photos: Sequence[Photo], report: Report) -> tuple[Outputs, Float32s]:
+def _logits(
+    folder: Path, draft: Draft, photos: Sequence[Photo], log: TrainingLog
+) -> tuple[StageLogits, Float32s]:
     """Return the logits of every image stage and the general model's embedding, (N, D)."""
     what = "outputs on calibration photos"
-    read, outputs = _run(folder, draft, photos, "always", what, report)
+    read, outputs = _run(folder, draft, photos, "always", what, log)
     if not read:
         raise DataError("none of the photos to calibrate on can be read")
     columns = {label: column for column, label in enumerate(draft.tree.labels)}
-    logits = {
+    experts = {
         expert.name: np.concatenate([out.expert_logits[expert.name] for out in outputs])
         for expert in draft.experts
     }
     general = np.concatenate([out.general_logits for out in outputs])
     embedding = np.concatenate([out.embedding for out in outputs])
     targets = np.array([columns[photo.label] for photo in read])
-    return Outputs(general, logits, targets, tuple(photo.source for photo in read)), embedding
+    return StageLogits(general, experts, targets, tuple(photo.source for photo in read)), embedding
 
 
-def _strangers(folder: Path, draft: Draft, photos: Sequence[Photo], report: Report) -> Strangers:
+def _strangers(folder: Path, draft: Draft, photos: Sequence[Photo], log: TrainingLog) -> Strangers:
     """Return what the general model gives for photos that are none of the labels."""
     what = "outputs on photos out of scope"
-    read, outputs = _run(folder, draft, photos, "never", what, report)
+    read, outputs = _run(folder, draft, photos, "never", what, log)
     if not read:
         raise DataError("none of the photos out of scope can be read")
     return Strangers(
@@ -241,7 +243,7 @@ def _strangers(folder: Path, draft: Draft, photos: Sequence[Photo], report: Repo
 
 
 def _run(
-    folder: Path, draft: Draft, photos: Sequence[Photo], ask: str, what: str, report: Report
+    folder: Path, draft: Draft, photos: Sequence[Photo], ask: str, what: str, log: TrainingLog
 ) -> tuple[list[Photo], list[StageOutputs]]:
     """Run the image graphs with the pipeline that prediction uses; photos that cannot be read are named."""
     pipeline = Pipeline(folder, draft.general, draft.experts)
@@ -255,9 +257,9 @@ def _run(
     done = 0
     for prepared, out in map_batches(run, photos, workers=usable_cores(), batch_size=16):
         for place, error, _ in prepared.failed:
-            report.line(f"{photos[done + place].path}: left out, it cannot be read ({error.message})")
+            log.line(f"{photos[done + place].path}: left out, it cannot be read ({error.message})")
         read += [photos[done + place] for place in prepared.positions]
         outputs += [] if out is None else [out]
         done += len(prepared.positions) + len(prepared.failed)
-        report.step("bundle", what, done, len(photos))
+        log.step("bundle", what, done, len(photos))
     return read, outputs

@@ -231,13 +231,13 @@ def _decision(bundle: Bundle, point: OperatingPoint, out: StageOutputs, ask: str
         "parent": decision.parent,
         "confidence": _plain([decision.confidence])[0],
         "reason": decision.reason,
-        "asked": _asked(bundle, out.deferred[0]),
+        "asked": _deferred(bundle, out.deferred[0]),
         "margin": _plain([min(away)])[0],
     }
 
 
-def _asked(bundle: Bundle, row: Bools) -> list[str]:
-    return [expert.name for expert, asked in zip(bundle.experts, row, strict=True) if asked]
+def _deferred(bundle: Bundle, row: Bools) -> list[str]:
+    return [expert.name for expert, deferred in zip(bundle.experts, row, strict=True) if deferred]
 
 
 def _plain(values: Any) -> list[float]:

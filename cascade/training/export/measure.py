@@ -13,7 +13,7 @@ from cascade.bundle.stage import EXACT
 from cascade.classifier import Cascade
 from cascade.evaluation.dataset import Photo
 from cascade.evaluation.evaluate import evaluate
-from cascade.evaluation.results import WAYS
+from cascade.evaluation.results import SYSTEMS
 from cascade.evaluation.sources import accuracy_by_source
 
 __all__ = ["measure"]
@@ -36,7 +36,8 @@ def measure(
         "split": split,
         "photos": len(evaluation.photos),
         "ways": {
-            way: {"name": name, **_rounded(asdict(evaluation.scores(way)))} for way, name in WAYS.items()
+            system: {"name": name, **_rounded(asdict(evaluation.measure(system)))}
+            for system, name in SYSTEMS.items()
         },
         "cascade_minus_general": _rounded(asdict(evaluation.difference("general", "cascade"))),
         "cascade_minus_always": _rounded(asdict(evaluation.difference("always", "cascade"))),

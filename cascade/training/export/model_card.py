@@ -86,8 +86,8 @@ def _by_source(found: Mapping[str, Any] | None) -> list[str]:
 
 
 def _calibration(metrics: Mapping[str, Any]) -> list[str]:
-    facts = metrics["calibration"]
-    promise = facts["promise"]
+    calibration = metrics["calibration"]
+    promise = calibration["promise"]
     if promise["max_error"] is None:
         kept = "By default nothing is promised about the share of wrong answers; there were too few photos"
     else:
@@ -98,15 +98,15 @@ def _calibration(metrics: Mapping[str, Any]) -> list[str]:
     lines = [
         "## Calibration",
         "",
-        f"Arbiter and router were fitted on {facts['fit_photos']} calibration photos, promises were tested "
-        f"on {facts['held_out_photos']} others. {kept}. Of those photos {promise['answered_leaf']:.0%} got a "
-        f"label, {promise['answered_parent']:.0%} a broader label, "
+        f"Arbiter and router were fitted on {calibration['fit_photos']} calibration photos, promises were "
+        f"tested on {calibration['held_out_photos']} others. {kept}. Of those photos "
+        f"{promise['answered_leaf']:.0%} got a label, {promise['answered_parent']:.0%} a broader label, "
         f'{promise["unknown"]:.0%} "unknown". POLICY.md says how an answer is made and what is promised.',
         "",
     ]
-    if facts.get("shortfalls"):
-        lines += ["## What it cannot promise", "", *(f"- {each}" for each in facts["shortfalls"]), ""]
-    router = facts.get("router")
+    if calibration.get("shortfalls"):
+        lines += ["## What it cannot promise", "", *(f"- {each}" for each in calibration["shortfalls"]), ""]
+    router = calibration.get("router")
     return lines + (_router(router) if router else [])
 
 

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cascade.training.recipe_sections import Schedule
 
-__all__ = ["LAST", "Choice", "choose_weights", "decay_after", "explain", "warmed_up_average"]
+__all__ = ["LAST", "ChosenWeights", "choose_weights", "decay_after", "explain", "warmed_up_average"]
 
 #: Prefix of what was measured with the last weights; what has none was measured with the averaged ones.
 LAST: Final = "last_"
@@ -39,7 +39,7 @@ def warmed_up_average(decay: float) -> Callable[[Any, Any, Any], None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ChosenWeights:
     """The weights that are exported.
 
     Attributes:
@@ -55,7 +55,7 @@ class Choice:
     accuracy: float | None = None
 
 
-def choose_weights(history: Sequence[Mapping[str, float]], plan: Schedule) -> Choice:
+def choose_weights(history: Sequence[Mapping[str, float]], plan: Schedule) -> ChosenWeights:
     """Choose by the loss on the development part: of all epochs with early stopping, of the last one without.
 
     Args:
@@ -64,9 +64,9 @@ def choose_weights(history: Sequence[Mapping[str, float]], plan: Schedule) -> Ch
     """
     last = len(history) - 1
     if "development_loss" not in history[last]:
-        return Choice(last, averaged=True)
+        return ChosenWeights(last, averaged=True)
     choices = [
-        Choice(
+        ChosenWeights(
             epoch,
             prefix == "",
             history[epoch][f"{prefix}development_loss"],
@@ -76,7 +76,7 @@ def choose_weights(history: Sequence[Mapping[str, float]], plan: Schedule) -> Ch
         for prefix in ("", LAST)
         if f"{prefix}development_loss" in history[epoch]
     ]
-    return min(choices, key=lambda choice: choice.loss or 0.0)
+    return min(choices, key=lambda chosen: chosen.loss or 0.0)
 
 
 def explain(history: Sequence[Mapping[str, float]], plan: Schedule, held_out: int) -> list[str]:
@@ -87,8 +87,8 @@ def explain(history: Sequence[Mapping[str, float]], plan: Schedule, held_out: in
         plan: likewise.
         held_out: photos of the development part.
     """
-    choice = choose_weights(history, plan)
-    metrics = history[choice.epoch]
+    chosen = choose_weights(history, plan)
+    metrics = history[chosen.epoch]
     if f"{LAST}development_loss" not in metrics:
         return [
             "the averaged weights are exported; there were too few photos to hold some out and compare them "
@@ -96,9 +96,9 @@ def explain(history: Sequence[Mapping[str, float]], plan: Schedule, held_out: in
         ]
     right = {name: metrics[f"{prefix}development_accuracy"] for name, prefix in _NAMES.items()}
     loss = {name: metrics[f"{prefix}development_loss"] for name, prefix in _NAMES.items()}
-    used, other = ("averaged", "last") if choice.averaged else ("last", "averaged")
+    used, other = ("averaged", "last") if chosen.averaged else ("last", "averaged")
     lines = [
-        f"the {used} weights of epoch {choice.epoch + 1} are exported: on the {held_out} photos of train "
+        f"the {used} weights of epoch {chosen.epoch + 1} are exported: on the {held_out} photos of train "
         f"that were held out, accuracy {right[used]:.1%} and loss {loss[used]:.3f}; "
         f"with the {other} weights {right[other]:.1%} and {loss[other]:.3f}"
     ]

@@ -19,10 +19,10 @@ def keep_if_best(
     model: nn.Module, ema: AveragedModel, history: Sequence[Mapping[str, float]], plan: Schedule, best: Path
 ) -> None:
     """With early stopping, save the weights of the epoch that just ended if they are the best so far."""
-    choice = choose_weights(history, plan)
-    if plan.early_stopping and choice.epoch == len(history) - 1:
+    chosen = choose_weights(history, plan)
+    if plan.early_stopping and chosen.epoch == len(history) - 1:
         best.parent.mkdir(parents=True, exist_ok=True)
-        torch.save((ema.module if choice.averaged else model).state_dict(), best)
+        torch.save((ema.module if chosen.averaged else model).state_dict(), best)
 
 
 def take_chosen(

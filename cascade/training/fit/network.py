@@ -21,17 +21,17 @@ from torch.optim.swa_utils import AveragedModel
 
 from cascade.evaluation.dataset import Dataset, Photo
 from cascade.labels import NOT_MINE
-from cascade.training.data.batches import Lesson, batches
+from cascade.training.data.batches import TrainingData, batches
 from cascade.training.fit.averaging import LAST, choose_weights, explain, warmed_up_average
 from cascade.training.fit.backbone import Network, build, save_backbone
 from cascade.training.fit.best_weights import keep_if_best, take_chosen
 from cascade.training.fit.checkpoint import Checkpoint
 from cascade.training.fit.optimizer import parameter_groups, rate_factor
-from cascade.training.fit.training_data import looked_at, prepare_lesson
+from cascade.training.fit.training_data import looked_at, prepare_training_data
 from cascade.training.fit.training_step import Stepper
-from cascade.training.progress import Report
 from cascade.training.recipe import Recipe
 from cascade.training.recipe_sections import Schedule
+from cascade.training.training_log import TrainingLog
 
 __all__ = ["Fitted", "fit", "is_finished"]
 
@@ -50,7 +50,7 @@ def fit(
     work: Path,
     *,
     device: torch.device,
-    report: Report,
+    log: TrainingLog,
     views: Path | None = None,
     teacher_seed: int | None = None,
     outliers: Sequence[Photo] = (),
@@ -66,7 +66,7 @@ def fit(
         data: labelled photos, of all labels that the bundle knows.
         work: folder for the checkpoints.
         device: where to train.
-        report: is told about progress and metrics.
+        log: shows progress and metrics.
         views: folder of cached features; ``work / "views"`` if None.
         teacher_seed: of the folds of the recipe's teacher; the recipe's own seed if None.
         outliers: photos that are none of the labels, for a recipe that learns from them.
@@ -80,27 +80,27 @@ def fit(
     ema = AveragedModel(model, multi_avg_fn=warmed_up_average(plan.ema_decay))
     optimizer = torch.optim.AdamW(parameter_groups(network, plan), weight_decay=plan.weight_decay)
     history: list[dict[str, float]] = checkpoint.restore(model, ema, optimizer)
-    lesson: Lesson | None = None
+    examples: TrainingData | None = None
     if not is_finished(history, plan):
         folder = views or work / "views"
         seed = plan.seed if teacher_seed is None else teacher_seed
-        lesson = prepare_lesson(
-            recipe, network, data, folder, teacher_seed=seed, device=device, report=report, outliers=outliers
+        examples = prepare_training_data(
+            recipe, network, data, folder, teacher_seed=seed, device=device, log=log, outliers=outliers
         )
-        stepper = _stepper_on(device, network, ema, optimizer, plan, lesson)
+        stepper = _stepper_on(device, network, ema, optimizer, plan, examples)
         while not is_finished(history, plan):
             epoch = len(history)
-            metrics = _epoch_and_look(stepper, ema, lesson, recipe, epoch, device, report)
+            metrics = _epoch_and_look(stepper, ema, examples, recipe, epoch, device, log)
             history.append(metrics)
             keep_if_best(model, ema, history, plan, best)
             checkpoint.save(model, ema, optimizer, history)
-            report.epoch(recipe.name, epoch + 1, plan.epochs, metrics)
+            log.epoch(recipe.name, epoch + 1, plan.epochs, metrics)
     take_chosen(model, ema, history, plan, best)
-    _explain(history, recipe, data, report)
+    _explain(history, recipe, data, log)
     fitted = Fitted(network.cpu().eval(), tuple(history))
     save_backbone(fitted.network, recipe, work)
-    if lesson is not None and report.tracker.on:
-        _track_answers(model, lesson, recipe, data, report)
+    if examples is not None and log.tracker.on:
+        _track(model, examples, recipe, data, log)
     return fitted
 
 
@@ -110,29 +110,29 @@ def _stepper_on(
     ema: AveragedModel,
     optimizer: torch.optim.Optimizer,
     plan: Schedule,
-    lesson: Lesson,
+    examples: TrainingData,
 ) -> Stepper:
     """Move everything that learns to the device and return what makes a step."""
     network.to(device).to(memory_format=torch.channels_last)
     ema.to(device)
     # What was restored before the network moved follows it.
     optimizer.load_state_dict(optimizer.state_dict())
-    return Stepper(network, ema, optimizer, plan, torch.from_numpy(lesson.weights).to(device))
+    return Stepper(network, ema, optimizer, plan, torch.from_numpy(examples.weights).to(device))
 
 
-def _explain(history: Sequence[Mapping[str, float]], recipe: Recipe, data: Dataset, report: Report) -> None:
+def _explain(history: Sequence[Mapping[str, float]], recipe: Recipe, data: Dataset, log: TrainingLog) -> None:
     """Say which weights are exported and why."""
     held_out = len(looked_at(recipe, data)) - len(data.split("calibration"))
     for line in explain(history, recipe.train, held_out):
-        report.line(f"{recipe.name}: {line}")
+        log.line(f"{recipe.name}: {line}")
 
 
-def _track_answers(model: nn.Module, lesson: Lesson, recipe: Recipe, data: Dataset, report: Report) -> None:
+def _track(model: nn.Module, examples: TrainingData, recipe: Recipe, data: Dataset, log: TrainingLog) -> None:
     """Log what the trained network says of the photos of `calibration`."""
     monitor = data.split("calibration")
-    logits = _logits(model.cpu().eval(), lesson.views.monitor[: len(monitor)], torch.device("cpu"))
+    logits = _logits(model.cpu().eval(), examples.views.monitor[: len(monitor)], torch.device("cpu"))
     names = [*recipe.labels, *([NOT_MINE] if recipe.kind == "expert" else [])]
-    report.tracker.answers(recipe.name, names, monitor, lesson.monitor, logits.softmax(1).numpy())
+    log.tracker.answers(recipe.name, names, monitor, examples.monitor, logits.softmax(1).numpy())
 
 
 def is_finished(history: Sequence[Mapping[str, float]], plan: Schedule) -> bool:
@@ -147,29 +147,34 @@ def is_finished(history: Sequence[Mapping[str, float]], plan: Schedule) -> bool:
 def _epoch_and_look(
     stepper: Stepper,
     ema: AveragedModel,
-    lesson: Lesson,
+    examples: TrainingData,
     recipe: Recipe,
     epoch: int,
     device: torch.device,
-    report: Report,
+    log: TrainingLog,
 ) -> dict[str, float]:
     """Train one epoch and measure it; the metrics say how many seconds both took."""
     started = time.perf_counter()
-    metrics = _epoch(stepper, lesson, recipe, epoch, device, report)
-    metrics |= _look_at(ema, stepper, lesson, recipe, device)
+    metrics = _epoch(stepper, examples, recipe, epoch, device, log)
+    metrics |= _look_at(ema, stepper, examples, recipe, device)
     metrics["seconds"] = round(time.perf_counter() - started, 1)
     return metrics
 
 
 def _epoch(
-    stepper: Stepper, lesson: Lesson, recipe: Recipe, epoch: int, device: torch.device, report: Report
+    stepper: Stepper,
+    examples: TrainingData,
+    recipe: Recipe,
+    epoch: int,
+    device: torch.device,
+    log: TrainingLog,
 ) -> dict[str, float]:
     plan = recipe.train
     losses, correct, seen = 0.0, 0, 0
     stepper.network.train()
-    steps = lesson.steps(recipe)
-    others = repeat(None) if lesson.outliers is None else lesson.outliers.batches(recipe, epoch, device)
-    drawn = zip(batches(lesson, recipe, epoch, device), others, strict=False)  # the second never ends
+    steps = examples.steps(recipe)
+    others = repeat(None) if examples.outliers is None else examples.outliers.batches(recipe, epoch, device)
+    drawn = zip(batches(examples, recipe, epoch, device), others, strict=False)  # the second never ends
     for step, ((x, soft, excluded), outliers) in enumerate(drawn):
         taken = epoch * steps + step
         factor = rate_factor(taken, steps, plan)
@@ -180,23 +185,23 @@ def _epoch(
         correct += int((logits.argmax(1) == soft.argmax(1)).sum())
         seen += len(x)
         what = f"epoch {epoch + 1} of {plan.epochs}"
-        report.step(recipe.name, what, step + 1, steps, loss=losses / (step + 1), accuracy=correct / seen)
+        log.step(recipe.name, what, step + 1, steps, loss=losses / (step + 1), accuracy=correct / seen)
     return {"loss": losses / steps, "accuracy": correct / seen}
 
 
 @torch.inference_mode()
 def _look_at(
-    ema: AveragedModel, stepper: Stepper, lesson: Lesson, recipe: Recipe, device: torch.device
+    ema: AveragedModel, stepper: Stepper, examples: TrainingData, recipe: Recipe, device: torch.device
 ) -> dict[str, float]:
     """Measure the averaged weights on photos not learned from, and the last ones on those that decide."""
     ema.eval()
-    logits = _logits(ema.module, lesson.views.monitor, device)
-    count = len(lesson.monitor)
-    metrics = _metrics(logits[:count], torch.from_numpy(lesson.monitor), recipe, "monitor")
-    if len(lesson.development):
-        judges = torch.from_numpy(lesson.development)
+    logits = _logits(ema.module, examples.views.monitor, device)
+    count = len(examples.monitor)
+    metrics = _metrics(logits[:count], torch.from_numpy(examples.monitor), recipe, "monitor")
+    if len(examples.development):
+        judges = torch.from_numpy(examples.development)
         stepper.network.eval()
-        last = _logits(stepper.model, lesson.views.monitor[count:], device)
+        last = _logits(stepper.model, examples.views.monitor[count:], device)
         metrics |= _metrics(logits[count:], judges, recipe, "development")
         metrics |= _metrics(last, judges, recipe, f"{LAST}development")
     return metrics

@@ -72,9 +72,9 @@ def teacher_probabilities(
     if not path.is_file():
         features = teacher_features(recipe, photos, folder, device=device, progress=progress)
         progress("teacher", 0, 1)
-        said = opinions(features, np.array([p.label for p in photos]), recipe.teacher, seed)
+        probabilities = opinions(features, np.array([p.label for p in photos]), recipe.teacher, seed)
         partial = path.with_suffix(".partial.npy")
-        np.save(partial, said)
+        np.save(partial, probabilities)
         partial.replace(path)
         progress("teacher", 1, 1)
     return labels, np.load(path)
@@ -84,8 +84,8 @@ def opinions_file(recipe: Recipe, photos: Sequence[Photo], folder: Path, seed: i
     """Return where the opinions of a recipe's teacher are kept, whether they are there or not."""
     prepared = asdict(recipe.input) | {"width": None, "height": None}  # the teacher has sides of its own
     opinion = asdict(recipe.teacher) | {"share": None, "seed": seed, "input": prepared}
-    facts = [opinion, [(p.label, p.sha256) for p in photos]]
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    parts = [opinion, [(p.label, p.sha256) for p in photos]]
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return folder / f"teacher_{key}.npy"
 
 
@@ -134,24 +134,27 @@ def opinions(
         Probabilities (N, L), labels in alphabetical order.
     """
     names, counts = np.unique(labels, return_counts=True)
-    said = np.tile((counts / len(labels)).astype(np.float32), (len(labels), 1))
+    probabilities = np.tile((counts / len(labels)).astype(np.float32), (len(labels), 1))
     if counts.max() < 2:
-        return said  # one photo of each label: a teacher can learn nothing, and says how common labels are
+        # One photo of each label teaches nothing: how common the labels are is all that is known.
+        return probabilities
     folds = StratifiedKFold(max(min(teacher.folds, int(counts.min())), 2), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # A label of a single photo is unknown to the fold that judges it; nothing to act on.
         warnings.filterwarnings("ignore", message="The least populated class")
         parts = list(folds.split(features, labels))
-    for train, judged in parts:
+    for train, held_out in parts:
         if len(np.unique(labels[train])) < 2:
             continue  # nothing to tell apart
-        said[judged] = 0.0
+        probabilities[held_out] = 0.0
         model = make_pipeline(
             StandardScaler(), LogisticRegression(C=teacher.strength, max_iter=MOST_ITERATIONS)
         )
         model.fit(features[train], labels[train])
-        said[np.ix_(judged, np.searchsorted(names, model.classes_))] = model.predict_proba(features[judged])
-    return said
+        probabilities[np.ix_(held_out, np.searchsorted(names, model.classes_))] = model.predict_proba(
+            features[held_out]
+        )
+    return probabilities
 
 
 def soften(
@@ -176,8 +179,8 @@ def soften(
     if probabilities is None:
         return soft
     own = list(recipe.labels)
-    said = np.zeros_like(soft)
+    opinion = np.zeros_like(soft)
     for column, label in enumerate(labels):
-        said[:, own.index(label) if label in own else classes - 1] += probabilities[:, column]
+        opinion[:, own.index(label) if label in own else classes - 1] += probabilities[:, column]
     share = recipe.teacher.share
-    return (1 - share) * soft + share * said
+    return (1 - share) * soft + share * opinion

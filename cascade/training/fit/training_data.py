@@ -11,17 +11,17 @@ import torch
 
 from cascade.arrays import Bools, Ints
 from cascade.evaluation.dataset import Dataset, Photo
-from cascade.training.data.batches import Lesson
+from cascade.training.data.batches import TrainingData
 from cascade.training.data.cached_views import cache_views
 from cascade.training.data.contrasts import excluded_labels
 from cascade.training.data.outliers import load_outliers
 from cascade.training.data.sampling import label_weights, learned_from
 from cascade.training.fit.backbone import Network
 from cascade.training.fit.teacher import soften, teacher_probabilities
-from cascade.training.progress import Report
 from cascade.training.recipe import Recipe
+from cascade.training.training_log import TrainingLog
 
-__all__ = ["looked_at", "prepare_lesson", "target_of"]
+__all__ = ["looked_at", "prepare_training_data", "target_of"]
 
 
 def target_of(recipe: Recipe, label: str) -> int:
@@ -44,7 +44,7 @@ def _left_out(recipe: Recipe, targets: Ints, sources: Sequence[str]) -> Bools:
     return np.zeros((len(targets), recipe.outputs), dtype=bool)
 
 
-def prepare_lesson(
+def prepare_training_data(
     recipe: Recipe,
     network: Network,
     data: Dataset,
@@ -52,9 +52,9 @@ def prepare_lesson(
     *,
     teacher_seed: int,
     device: torch.device,
-    report: Report,
+    log: TrainingLog,
     outliers: Sequence[Photo] = (),
-) -> Lesson:
+) -> TrainingData:
     """Compute or read everything that an epoch needs.
 
     Args:
@@ -64,27 +64,27 @@ def prepare_lesson(
         folder: of cached features.
         teacher_seed: of the folds of the recipe's teacher.
         device: see ``network``.
-        report: of progress.
+        log: shows the progress.
         outliers: as for `fit`.
     """
     training, monitor = data.split("train"), data.split("calibration")
     targets = np.array([target_of(recipe, photo.label) for photo in training])
     learned, watched = learned_from(training, targets, recipe)
 
-    progress = partial(report.step, recipe.name)
+    progress = partial(log.step, recipe.name)
 
     labels: tuple[str, ...] = ()
-    said = None
+    teacher = None
     if recipe.teacher.share:
-        labels, said = teacher_probabilities(
+        labels, teacher = teacher_probabilities(
             recipe, training, folder, seed=teacher_seed, device=device, progress=progress
         )
     plain = looked_at(recipe, data)
     views = cache_views(recipe, network.frozen, training, plain, folder, device=device, progress=progress)
     sources = tuple(training[row].collection for row in learned)
     excluded = _left_out(recipe, targets[learned], sources)
-    soft = np.where(excluded, 0, soften(recipe, targets, labels, said)[learned])
-    return Lesson(
+    soft = np.where(excluded, 0, soften(recipe, targets, labels, teacher)[learned])
+    return TrainingData(
         views=views,
         targets=targets[learned],
         soft=soft / soft.sum(axis=1, keepdims=True),

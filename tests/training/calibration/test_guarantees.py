@@ -16,7 +16,7 @@ from cascade.training.calibration.cross_fitting import Calibration, calibrate
 from cascade.training.calibration.guarantees import Guarantees, fit_guarantees
 from cascade.training.calibration.out_of_distribution import KEPT, InScope, run_scope
 from cascade.training.calibration.shortfalls import shortfalls
-from cascade.training.calibration.stage_logits import Outputs
+from cascade.training.calibration.stage_logits import StageLogits
 
 TREE = LabelTree(tuple("abcdef"), dict(zip("abcdef", ("x", "x", "x", "y", "y", "z"), strict=True)))
 CENTRES = np.random.default_rng(0).normal(size=(6, 16)) * 1.5
@@ -31,7 +31,7 @@ def photos(n: int, seed: int, strength: float = 2.5) -> InScope:
 
 
 def fitted(known: InScope, max_error: float = 0.1) -> tuple[Calibration, Guarantees]:
-    calibration = calibrate(Outputs(known.logits.astype(float), {}, known.targets), TREE, {}, [], seed=0)
+    calibration = calibrate(StageLogits(known.logits.astype(float), {}, known.targets), TREE, {}, [], seed=0)
     return calibration, fit_guarantees(
         calibration, known, TREE, seed=0, max_error=max_error, metadata={"cascade.stage": "scope"}
     )
@@ -101,7 +101,7 @@ def test_every_budget_has_promises_of_its_own() -> None:
     for name, labels in own.items():
         at = np.array([labels.index("abcdef"[t]) if "abcdef"[t] in labels else 3 for t in known.targets])
         said[name] = rng.normal(size=(600, 4)) + 4.0 * np.eye(4)[at]
-    outputs = Outputs(known.logits.astype(float), said, known.targets)
+    outputs = StageLogits(known.logits.astype(float), said, known.targets)
     calibration = calibrate(outputs, TREE, own, [1.0, 1.0], seed=0)
     # Three steps show it; each takes a while.
     places = {0, calibration.dial.index(calibration.default), len(calibration.dial) - 1}
@@ -122,11 +122,13 @@ def test_every_budget_has_promises_of_its_own() -> None:
 
 
 def test_facts_for_the_card(made: tuple[Calibration, Guarantees]) -> None:
-    facts = made[1].facts["promise"]
-    assert facts["max_error"] == 0.1
-    assert facts["photos"] == 450
-    assert facts["answered_leaf"] + facts["answered_parent"] + facts["unknown"] == pytest.approx(1, abs=1e-3)
-    assert facts["answered_leaf"] > 0.3
+    summary = made[1].summary["promise"]
+    assert summary["max_error"] == 0.1
+    assert summary["photos"] == 450
+    assert summary["answered_leaf"] + summary["answered_parent"] + summary["unknown"] == pytest.approx(
+        1, abs=1e-3
+    )
+    assert summary["answered_leaf"] > 0.3
 
 
 @pytest.mark.parametrize("count", [3, 4, 7, 20, 40])
@@ -155,7 +157,7 @@ def test_many_photos_leave_nothing_to_say(known: InScope, made: tuple[Calibratio
 def test_two_right_answers_are_no_reason_to_be_certain() -> None:
     targets = np.array([0, 1])
     logits = 1.5 * np.eye(6)[targets]
-    outputs = Outputs(logits, {}, targets)
+    outputs = StageLogits(logits, {}, targets)
     said = arbitrate(fit_arbiter(outputs, TREE, {}), outputs, TREE, {}, np.zeros((2, 0), dtype=np.bool_))
     before = np.exp(logits).max(1) / np.exp(logits).sum(1)
     assert (said.max(1) > before).all(), "both were right"

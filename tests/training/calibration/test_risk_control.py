@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cascade.evaluation.labelled_answers import Judged, judge
+from cascade.evaluation.labelled_answers import LabelledAnswers, label_answers
 from cascade.guarantees.risk_control import Promise
 from cascade.labels import LabelTree
 from cascade.training.calibration.risk_control import default_point, fit_promise
@@ -21,29 +21,29 @@ from cascade.training.calibration.risk_control import default_point, fit_promise
 TREE = LabelTree(tuple("abcdef"), dict(zip("abcdef", ("x", "x", "x", "y", "y", "z"), strict=True)))
 
 
-def photos(n: int, seed: int, *, overconfident: float = 1.0, tree: LabelTree = TREE) -> Judged:
+def photos(n: int, seed: int, *, overconfident: float = 1.0, tree: LabelTree = TREE) -> LabelledAnswers:
     """Photos whose right label is drawn from their probabilities: calibrated, or too sure of themselves."""
     rng = np.random.default_rng(seed)
     true = rng.dirichlet(np.full(len(tree.labels), 0.25), n)
     targets = (true.cumsum(1) > rng.random((n, 1))).argmax(1)
     claimed = true**overconfident
     claimed /= claimed.sum(1, keepdims=True)
-    return judge(claimed, targets, rng.random(n) < 0.95, tree)
+    return label_answers(claimed, targets, rng.random(n) < 0.95, tree)
 
 
-def promise(fit: Judged, held_out: Judged, max_error: float = 0.1) -> Promise | None:
+def promise(fit: LabelledAnswers, held_out: LabelledAnswers, max_error: float = 0.1) -> Promise | None:
     return fit_promise(fit, held_out, max_error=max_error, cost_weight=0.0, scope_threshold=None)
 
 
-def measured(judged: Judged, made: Promise, max_error: float) -> tuple[float, float]:
+def measured(answers: LabelledAnswers, made: Promise, max_error: float) -> tuple[float, float]:
     """Share of wrong ones among the answered, and of answered ones."""
     point = made.operating_point(max_error)
-    counts = judged.counts(np.array([point.leaf_threshold]), np.array([point.parent_threshold]))
-    return counts.wrong[0] / max(counts.answered[0], 1), counts.answered[0] / len(judged)
+    counts = answers.counts(np.array([point.leaf_threshold]), np.array([point.parent_threshold]))
+    return counts.wrong[0] / max(counts.answered[0], 1), counts.answered[0] / len(answers)
 
 
 @pytest.fixture(scope="module")
-def world() -> Judged:
+def world() -> LabelledAnswers:
     """So many photos that what is measured on them is the truth."""
     return photos(60_000, 10_000)
 
@@ -63,7 +63,7 @@ def test_the_promise_is_kept(max_error: float, overconfident: float) -> None:
     assert broken <= stats.binom.ppf(0.999, repetitions, 0.05)
 
 
-def test_it_answers_where_it_can(world: Judged) -> None:
+def test_it_answers_where_it_can(world: LabelledAnswers) -> None:
     """A test that never answers would keep every promise."""
     coverage = []
     for seed in range(10):
@@ -84,8 +84,8 @@ def test_it_answers_where_it_can(world: Judged) -> None:
 def test_nothing_is_promised_when_everything_is_wrong() -> None:
     n = 300
     sure, wrong = np.full(n, 0.99), np.zeros(n, dtype=bool)
-    judged = Judged(sure, wrong, sure, wrong, np.ones(n, dtype=bool))
-    made = promise(judged, judged)
+    answers = LabelledAnswers(sure, wrong, sure, wrong, np.ones(n, dtype=bool))
+    made = promise(answers, answers)
     assert made is None
     point = default_point(made, 0.1, 0.2, 1.5)
     assert (point.max_error, point.cost_weight, point.scope_threshold) == (None, 0.2, 1.5)
@@ -94,11 +94,11 @@ def test_nothing_is_promised_when_everything_is_wrong() -> None:
 def test_nothing_small_is_promised_on_few_photos() -> None:
     """Even without any wrong answer, n photos exclude a share p only if (1 - p)^n is at most 2.5 %."""
     right = np.ones(50, dtype=bool)
-    judged = Judged(np.linspace(0.5, 1, 50), right, np.linspace(0.6, 1, 50), right, right)
-    made = promise(judged, judged)
+    answers = LabelledAnswers(np.linspace(0.5, 1, 50), right, np.linspace(0.6, 1, 50), right, right)
+    made = promise(answers, answers)
     assert made is not None
     assert made.smallest == pytest.approx(1 - 0.025 ** (1 / 50), abs=1e-3)
-    assert measured(judged, made, made.smallest) == (0.0, 1.0)
+    assert measured(answers, made, made.smallest) == (0.0, 1.0)
 
 
 def test_photos_out_of_scope_are_not_answered() -> None:
@@ -111,11 +111,11 @@ def test_a_parent_is_answered_where_only_the_parent_is_known() -> None:
     """Leaves of a group are told apart by guessing, groups without fail: 5 % wrong means broader answers."""
     rng = np.random.default_rng(0)
 
-    def made(n: int) -> Judged:
+    def made(n: int) -> LabelledAnswers:
         targets = rng.integers(0, 6, n)
         probabilities = TREE.membership @ TREE.membership.T
         rows = probabilities[targets] / probabilities[targets].sum(1, keepdims=True)
-        return judge(rows, targets, np.ones(n, dtype=bool), TREE)
+        return label_answers(rows, targets, np.ones(n, dtype=bool), TREE)
 
     fit, held_out = made(900), made(450)
     kept = promise(fit, held_out, 0.05)

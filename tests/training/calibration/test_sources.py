@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cascade.evaluation.labelled_answers import Judged
+from cascade.evaluation.labelled_answers import LabelledAnswers
 from cascade.guarantees.risk_control import Promise
 from cascade.training.calibration.sources import promised_collections, rows_of, source_weights
 
@@ -29,14 +29,14 @@ def test_collections_of_many_sites_with_enough_photos_are_promised_by_themselves
     assert promised_collections(["", "big"]) == ()
 
 
-def answers(n: int, error: float, seed: int) -> Judged:
+def answers(n: int, error: float, seed: int) -> LabelledAnswers:
     """Answers whose probability says nothing: any threshold errs equally often."""
     rng = np.random.default_rng(seed)
     p, right = rng.uniform(0.5, 1, n), rng.random(n) >= error
-    return Judged(p, right, p, right, np.ones(n, dtype=bool))
+    return LabelledAnswers(p, right, p, right, np.ones(n, dtype=bool))
 
 
-def promised(**groups: tuple[Judged, Judged]) -> Promise:
+def promised(**groups: tuple[LabelledAnswers, LabelledAnswers]) -> Promise:
     """The promise of answers of which one in twenty is wrong, on 800 photos."""
     promise = fit_promise(
         answers(800, 0.05, 1),

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra `train`")
 pytest.importorskip("timm", reason="needs the extra `train`")
 
-from cascade.training.data.batches import Lesson, batches
+from cascade.training.data.batches import TrainingData, batches
 from cascade.training.data.cached_views import Views
 from cascade.training.recipe import Recipe
 from cascade.training.recipe_sections import Schedule
@@ -26,7 +26,7 @@ def recipe(**plan: object) -> Recipe:
     return Recipe("general", "general", {f"l{i}": "l" for i in range(KINDS)}, train=Schedule(**plan))
 
 
-def lesson(*, maps: bool = True, rows: list[int] | None = None) -> Lesson:
+def examples(*, maps: bool = True, rows: list[int] | None = None) -> TrainingData:
     """Features (channels, 6, 6) or (channels,) that are the number of the photo everywhere."""
     place = np.arange(PHOTOS) if rows is None else np.array(rows)
     shape = (PHOTOS, 2, 6, 6) if maps else (PHOTOS, 2)
@@ -34,7 +34,7 @@ def lesson(*, maps: bool = True, rows: list[int] | None = None) -> Lesson:
         shape, np.float16
     )
     targets = place % KINDS
-    return Lesson(
+    return TrainingData(
         views=Views([view, view], view[:0]),
         targets=targets,
         soft=np.eye(KINDS, dtype=np.float32)[targets],
@@ -53,7 +53,7 @@ MIXES = [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}]
 @pytest.mark.parametrize("mix", MIXES)
 @pytest.mark.parametrize("maps", [True, False])
 def test_targets_of_mixed_photos_sum_to_one(mix: dict[str, float], maps: bool) -> None:
-    seen = list(batches(lesson(maps=maps), recipe(**mix), 0, CPU))
+    seen = list(batches(examples(maps=maps), recipe(**mix), 0, CPU))
     assert len(seen) == 2
     mixed = False
     for x, y, _ in seen:
@@ -67,7 +67,7 @@ def test_targets_of_mixed_photos_sum_to_one(mix: dict[str, float], maps: bool) -
 
 def test_what_is_mixed_into_a_photo_is_mixed_into_its_target() -> None:
     """The number of a photo is its feature: the mean of a mixture must be that of its target's photos."""
-    data = lesson()
+    data = examples()
     # Every photo is a label of its own, so that targets say who went into whom.
     everyone = replace(data, soft=np.eye(PHOTOS, dtype=np.float32))
     for mix in MIXES:
@@ -81,7 +81,7 @@ def test_the_same_seed_and_epoch_give_the_same_batches(mix: dict[str, float]) ->
     def draw(epoch: int, **plan: object) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         np.random.seed(None)
         torch.seed()
-        return list(batches(lesson(), recipe(**mix, **plan), epoch, CPU))
+        return list(batches(examples(), recipe(**mix, **plan), epoch, CPU))
 
     for (x, y, _), (x2, y2, _) in zip(draw(3), draw(3), strict=True):
         assert torch.equal(x, x2)
@@ -92,7 +92,7 @@ def test_the_same_seed_and_epoch_give_the_same_batches(mix: dict[str, float]) ->
 
 def test_photos_that_are_set_aside_are_never_read() -> None:
     rows = [i for i in range(PHOTOS) if i not in (3, 4, 11)]
-    data = lesson(rows=rows)
+    data = examples(rows=rows)
     for view in data.views.training:
         view[[3, 4, 11]] = np.nan
     for epoch in range(4):
@@ -101,13 +101,13 @@ def test_photos_that_are_set_aside_are_never_read() -> None:
             assert torch.isfinite(y).all()
 
 
-def test_a_small_lesson_is_one_short_batch() -> None:
-    (only,) = batches(lesson(rows=[0, 5, 7]), recipe(mixup=0.4), 0, CPU)
+def test_few_photos_are_one_short_batch() -> None:
+    (only,) = batches(examples(rows=[0, 5, 7]), recipe(mixup=0.4), 0, CPU)
     assert len(only[0]) == 3
 
 
 def test_a_mixed_photo_leaves_out_only_what_both_its_parts_leave_out() -> None:
-    data = lesson()
+    data = examples()
     # Photos of even number leave label 0 out, all photos leave label 1 out.
     excluded = np.zeros((PHOTOS, KINDS), dtype=bool)
     excluded[::2, 0] = excluded[:, 1] = True

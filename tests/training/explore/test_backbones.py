@@ -75,14 +75,14 @@ def test_compare_writes_a_table_a_plot_and_json(run_cli, tmp_path: Path) -> None
     arguments = ("compare", data, "--backbones", names, "--recipes", recipes, "--out", out, "--device", "cpu")
     ran = run_cli(*arguments)
     assert ran.code == 0, ran.err
-    facts = json.loads((out / "compare.json").read_text())
-    assert facts["split"] == "calibration"
-    first, second = facts["backbones"]
+    document = json.loads((out / "compare.json").read_text())
+    assert document["split"] == "calibration"
+    first, second = document["backbones"]
     assert (first["name"], first["weights"], first["side"]) == ("test_efficientnet", "none", 32)
     assert (second["name"], second["weights"], second["side"]) == ("test_resnet", "none", 48)
     model = timm.create_model("test_resnet", num_classes=0)
     assert second["parameters"] == sum(p.numel() for p in model.parameters())
-    for row in facts["backbones"]:
+    for row in document["backbones"]:
         assert row["accuracy"]["general"]["photos"] == 8
         assert row["accuracy"]["general"]["accuracy"] >= 0.75, "red and green"
         graph = onnx.load(out / "graphs" / f"{row['name']}_{row['side']}.onnx")

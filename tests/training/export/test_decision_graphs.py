@@ -18,7 +18,7 @@ from cascade.training.calibration.arbiter import arbitrate, fit_arbiter
 from cascade.training.calibration.budget_steps import BUDGETS
 from cascade.training.calibration.cross_fitting import Calibration, calibrate, cut
 from cascade.training.calibration.router import expected_gain
-from cascade.training.calibration.stage_logits import Outputs
+from cascade.training.calibration.stage_logits import StageLogits
 from cascade.training.export.decision_graphs import (
     ArbiterParameters,
     RouterParameters,
@@ -34,7 +34,7 @@ PARAMETERS = ArbiterParameters(
 )
 
 
-def outputs(n: int = 400, seed: int = 0, *, helpful: bool = True) -> Outputs:
+def outputs(n: int = 400, seed: int = 0, *, helpful: bool = True) -> StageLogits:
     """A general model that knows the group better than the leaf, and experts that know the leaf."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 5, n)
@@ -46,7 +46,7 @@ def outputs(n: int = 400, seed: int = 0, *, helpful: bool = True) -> Outputs:
         at = np.array([index.index(t) if t in index else len(own) for t in y])
         strength = 4.0 if helpful else 0.0
         experts[name] = rng.normal(size=(n, len(own) + 1)) + strength * np.eye(len(own) + 1)[at]
-    return Outputs(general, experts, y)
+    return StageLogits(general, experts, y)
 
 
 def run(model: object, feeds: dict[str, np.ndarray]) -> np.ndarray:
@@ -54,17 +54,17 @@ def run(model: object, feeds: dict[str, np.ndarray]) -> np.ndarray:
     return session.run(None, feeds)[0]
 
 
-def feeds_of(data: Outputs, asked: np.ndarray) -> dict[str, np.ndarray]:
+def feeds_of(data: StageLogits, deferred: np.ndarray) -> dict[str, np.ndarray]:
     widths = {name: len(own) + 1 for name, own in EXPERTS.items()}
-    said = {
-        name: data.experts[name][asked[:, i]].astype(np.float32)
+    expert_logits = {
+        name: data.experts[name][deferred[:, i]].astype(np.float32)
         for i, name in enumerate(EXPERTS)
-        if asked[:, i].any()
+        if deferred[:, i].any()
     }
-    return arbiter_feeds(data.general.astype(np.float32), said, asked, widths)
+    return arbiter_feeds(data.general.astype(np.float32), expert_logits, deferred, widths)
 
 
-def by_hand(data: Outputs, asked: np.ndarray, p: ArbiterParameters) -> np.ndarray:
+def by_hand(data: StageLogits, deferred: np.ndarray, p: ArbiterParameters) -> np.ndarray:
     """The formula of `cascade.training.export.decision_graphs`, photo by photo and label by label."""
     rows = []
     for n in range(len(data.targets)):
@@ -72,7 +72,7 @@ def by_hand(data: Outputs, asked: np.ndarray, p: ArbiterParameters) -> np.ndarra
         prob = general / general.sum()
         z = np.log(prob)
         for i, (name, own) in enumerate(EXPERTS.items()):
-            if not asked[n, i]:
+            if not deferred[n, i]:
                 continue
             q = np.exp(data.experts[name][n] / p.expert_temperature[i])
             q /= q.sum()
@@ -91,12 +91,12 @@ def by_hand(data: Outputs, asked: np.ndarray, p: ArbiterParameters) -> np.ndarra
 @pytest.mark.parametrize("mask", [(0, 0), (1, 0), (0, 1), (1, 1), "mixed"])
 def test_the_arbiter_graph_computes_its_formula(mask: object) -> None:
     data = outputs(40)
-    asked = np.zeros((40, 2), dtype=bool)
-    asked[:] = np.random.default_rng(1).random((40, 2)) < 0.5 if mask == "mixed" else mask
+    deferred = np.zeros((40, 2), dtype=bool)
+    deferred[:] = np.random.default_rng(1).random((40, 2)) < 0.5 if mask == "mixed" else mask
     graph = arbiter_graph(PARAMETERS, TREE.labels, EXPERTS, {})
-    found = run(graph, feeds_of(data, asked))
-    np.testing.assert_allclose(found, by_hand(data, asked, PARAMETERS), atol=2e-5)
-    np.testing.assert_allclose(arbitrate(PARAMETERS, data, TREE, EXPERTS, asked), found, atol=2e-5)
+    found = run(graph, feeds_of(data, deferred))
+    np.testing.assert_allclose(found, by_hand(data, deferred, PARAMETERS), atol=2e-5)
+    np.testing.assert_allclose(arbitrate(PARAMETERS, data, TREE, EXPERTS, deferred), found, atol=2e-5)
     np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-5)
 
 
@@ -112,9 +112,9 @@ def test_with_nobody_asked_the_arbiter_is_temperature_scaling() -> None:
 def test_an_expert_that_disowns_a_photo_leaves_it_to_the_others() -> None:
     general = np.log(np.array([[0.1, 0.1, 0.5, 0.2, 0.1]], dtype=np.float32))
     silent = {"one": np.array([[-9.0, -9.0, 9.0]], dtype=np.float32)}
-    asked = np.array([[True, False]])
+    deferred = np.array([[True, False]])
     graph = arbiter_graph(PARAMETERS, TREE.labels, EXPERTS, {})
-    found = run(graph, arbiter_feeds(general, silent, asked, {"one": 3, "two": 4}))[0]
+    found = run(graph, arbiter_feeds(general, silent, deferred, {"one": 3, "two": 4}))[0]
     assert found[:2].sum() < 0.01
     assert found.argmax() == 2
 
@@ -139,23 +139,23 @@ def test_the_router_graph_computes_its_formula() -> None:
         mass = sum(p[:, TREE.labels.index(label)] for label in own)
         expected = parameters.worth[i] * (1 - p.max(1)) * mass
         np.testing.assert_allclose(found[:, i], expected, atol=1e-6)
-    data = Outputs(logits, {}, np.zeros(50, dtype=np.int64))
+    data = StageLogits(logits, {}, np.zeros(50, dtype=np.int64))
     np.testing.assert_allclose(expected_gain(parameters, data, TREE, EXPERTS), found, atol=1e-6)
 
 
-def fitted(data: Outputs) -> Calibration:
+def fitted(data: StageLogits) -> Calibration:
     return calibrate(data, TREE, EXPERTS, [1.0, 1.0], seed=0)
 
 
 def test_helpful_experts_are_asked_and_make_unseen_photos_right() -> None:
     result, unseen = fitted(outputs(900)), outputs(1200, seed=9)
     assert result.router is not None
-    asked = expected_gain(result.router, unseen, TREE, EXPERTS) > result.default.cost_weight
-    cascade = arbitrate(result.arbiter, unseen, TREE, EXPERTS, asked)
-    alone = arbitrate(result.arbiter, unseen, TREE, EXPERTS, np.zeros_like(asked))
+    deferred = expected_gain(result.router, unseen, TREE, EXPERTS) > result.default.cost_weight
+    cascade = arbitrate(result.arbiter, unseen, TREE, EXPERTS, deferred)
+    alone = arbitrate(result.arbiter, unseen, TREE, EXPERTS, np.zeros_like(deferred))
     accuracy = [(x.argmax(1) == unseen.targets).mean() for x in (alone, cascade)]
     assert accuracy[1] > accuracy[0] + 0.10
-    assert 0.05 < asked.mean() < 0.95
+    assert 0.05 < deferred.mean() < 0.95
 
 
 def test_every_step_of_the_dial_is_worth_its_cost() -> None:
@@ -163,54 +163,54 @@ def test_every_step_of_the_dial_is_worth_its_cost() -> None:
     result = fitted(data)
     assert {step.budget for step in result.dial} <= set(BUDGETS)
     assert len(result.dial) > 2
-    nll = [step.figures["nll"] for step in result.dial]
+    nll = [step.metrics["nll"] for step in result.dial]
     assert nll == sorted(nll, reverse=True)
     assert len(set(nll)) == len(nll)
     assert result.default in result.dial
-    costs = [step.figures["mean_cost"] for step in result.dial]
+    costs = [step.metrics["mean_cost"] for step in result.dial]
     assert costs == sorted(costs)
     assert costs[0] == 1.0
-    assert not result.dial[0].held_out_asked.any()
+    assert not result.dial[0].held_out_deferred.any()
     gain = expected_gain(result.router, data.rows(result.held_out_rows), TREE, EXPERTS)
     for step in result.dial:
-        assert (step.held_out_asked == (gain > step.cost_weight)).all()
-    facts = result.facts["router"]
-    assert facts["curve"][0]["nll"] == facts["never"]["nll"]
+        assert (step.held_out_deferred == (gain > step.cost_weight)).all()
+    summary = result.summary["router"]
+    assert summary["curve"][0]["nll"] == summary["never"]["nll"]
 
 
 def test_an_expert_that_knows_nothing_is_not_asked_for_the_one_that_does() -> None:
     data = outputs(900)
     noise = np.random.default_rng(5).normal(size=data.experts["two"].shape)
-    result = fitted(Outputs(data.general, {"one": data.experts["one"], "two": noise}, data.targets))
-    asked = result.default.held_out_asked.mean(0)
-    assert asked[0] > 3 * asked[1]
+    result = fitted(StageLogits(data.general, {"one": data.experts["one"], "two": noise}, data.targets))
+    deferred = result.default.held_out_deferred.mean(0)
+    assert deferred[0] > 3 * deferred[1]
 
 
 def test_useless_experts_do_little_harm() -> None:
     result, unseen = fitted(outputs(900, helpful=False)), outputs(1200, seed=9, helpful=False)
     everybody = np.ones((1200, 2), dtype=bool)
-    asked = arbitrate(result.arbiter, unseen, TREE, EXPERTS, everybody)
+    deferred = arbitrate(result.arbiter, unseen, TREE, EXPERTS, everybody)
     alone = arbitrate(result.arbiter, unseen, TREE, EXPERTS, ~everybody)
-    accuracy = [(x.argmax(1) == unseen.targets).mean() for x in (alone, asked)]
+    accuracy = [(x.argmax(1) == unseen.targets).mean() for x in (alone, deferred)]
     assert accuracy[1] > accuracy[0] - 0.02
 
 
 def test_calibration_mends_an_overconfident_general_model() -> None:
     data = outputs(900)
-    loud = Outputs(data.general * 4, data.experts, data.targets)
+    loud = StageLogits(data.general * 4, data.experts, data.targets)
     assert fitted(loud).arbiter.temperature > 2 * fitted(data).arbiter.temperature
     nobody = np.zeros((900, 2), dtype=bool)
     calm = arbitrate(fitted(loud).arbiter, loud, TREE, EXPERTS, nobody)
     np.testing.assert_allclose(calm, arbitrate(fitted(data).arbiter, data, TREE, EXPERTS, nobody), atol=0.06)
 
 
-def without_experts(n: int, seed: int) -> Outputs:
+def without_experts(n: int, seed: int) -> StageLogits:
     """Labels drawn from known probabilities, and logits that are the sharper the less sure they are."""
     rng = np.random.default_rng(seed)
     p = rng.dirichlet(np.full(5, 0.4), n).clip(1e-4)
     p /= p.sum(1, keepdims=True)
     y = np.array([rng.choice(5, p=row) for row in p])
-    return Outputs(np.log(p) * (2.2 - 1.4 * p.max(1, keepdims=True)), {}, y)
+    return StageLogits(np.log(p) * (2.2 - 1.4 * p.max(1, keepdims=True)), {}, y)
 
 
 def test_the_middle_is_no_more_confident_than_the_ends() -> None:
@@ -219,8 +219,8 @@ def test_the_middle_is_no_more_confident_than_the_ends() -> None:
     nobody = np.zeros((4000, 0), dtype=bool)
 
     def error(parameters: ArbiterParameters) -> float:
-        said = arbitrate(parameters, unseen, TREE, {}, nobody)
-        return expected_calibration_error(said.max(1), said.argmax(1) == unseen.targets)
+        expert_logits = arbitrate(parameters, unseen, TREE, {}, nobody)
+        return expected_calibration_error(expert_logits.max(1), expert_logits.argmax(1) == unseen.targets)
 
     one_for_all = min(
         error(dataclasses.replace(arbiter, temperature=t, sharpness=np.zeros(3)))
@@ -235,9 +235,9 @@ def test_confidence_is_right_where_a_router_asks() -> None:
     arbiter = fit_arbiter(data, TREE, EXPERTS)
     alone = arbitrate(arbiter, unseen, TREE, EXPERTS, np.zeros((4000, 2), dtype=bool))
     doubtful = alone.max(1) < np.median(alone.max(1))
-    for asked in (doubtful[:, None] & [[True, True]], np.ones((4000, 2), dtype=bool)):
-        said = arbitrate(arbiter, unseen, TREE, EXPERTS, asked)
-        bias = said.max(1).mean() - (said.argmax(1) == unseen.targets).mean()
+    for deferred in (doubtful[:, None] & [[True, True]], np.ones((4000, 2), dtype=bool)):
+        expert_logits = arbitrate(arbiter, unseen, TREE, EXPERTS, deferred)
+        bias = expert_logits.max(1).mean() - (expert_logits.argmax(1) == unseen.targets).mean()
         assert abs(bias) < 0.03
 
 

@@ -93,6 +93,6 @@ def test_what_is_quantised_and_what_is_not() -> None:
             assert constants[weight.input[1]].dims == [WIDTH]  # one scale per channel
         if node.name in ("scale_pixels", "shift_pixels", "classify"):
             assert all(made_by[n].op_type != "DequantizeLinear" for n in node.input if n in made_by)
-    facts = {each.key: each.value for each in int8.metadata_props}
-    assert facts == {"cascade.stage": "general", "cascade.variant": "int8"}
+    metadata = {each.key: each.value for each in int8.metadata_props}
+    assert metadata == {"cascade.stage": "general", "cascade.variant": "int8"}
     check_graph(int8.SerializeToString(), "int8")  # standard operators only: a bundle may hold it

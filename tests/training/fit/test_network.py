@@ -22,10 +22,10 @@ from cascade.training.data.sampling import learned_from
 from cascade.training.fit import network as module
 from cascade.training.fit.averaging import decay_after, explain, warmed_up_average
 from cascade.training.fit.network import Fitted, fit
-from cascade.training.fit.training_data import prepare_lesson
-from cascade.training.progress import Report
+from cascade.training.fit.training_data import prepare_training_data
 from cascade.training.recipe import Recipe
 from cascade.training.recipe_sections import Augmentation, Backbone, Schedule
+from cascade.training.training_log import TrainingLog
 
 pytestmark = [
     pytest.mark.train,
@@ -58,10 +58,12 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("views")
 
 
-def run(data: Dataset, work: Path, views: Path, report: type[Report] = Report, **plan: object) -> Fitted:
+def run(
+    data: Dataset, work: Path, views: Path, log: type[TrainingLog] = TrainingLog, **plan: object
+) -> Fitted:
     recipe = replace(RECIPE, train=replace(RECIPE.train, **plan))
-    with report() as told:
-        return fit(recipe, data, work, device=CPU, report=told, views=views)
+    with log() as told:
+        return fit(recipe, data, work, device=CPU, log=told, views=views)
 
 
 def same_weights(one: Fitted, two: Fitted) -> bool:
@@ -85,7 +87,7 @@ def scripted(losses: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> None:
 def test_training_stops_early_and_returns_the_best_epoch(
     data: Dataset, views: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Keeping(Report):
+    class Keeping(TrainingLog):
         """Remembers the averaged weights of every epoch, as the checkpoint has them."""
 
         kept: ClassVar[list[dict]] = []
@@ -109,7 +111,7 @@ def test_an_early_stopped_run_resumes_to_the_same_end(data: Dataset, views: Path
     class StopError(Exception):
         pass
 
-    class Impatient(Report):
+    class Impatient(TrainingLog):
         def epoch(self, stage: str, number: int, total: int, metrics: dict[str, float]) -> None:
             if number == 2:
                 raise StopError
@@ -134,15 +136,15 @@ def test_calibration_decides_nothing(data: Dataset, views: Path, tmp_path: Path)
 
 def test_what_early_stopping_watches_is_not_learned_from(data: Dataset, views: Path) -> None:
     network = module.build(RECIPE)
-    with Report() as report:
-        lesson = prepare_lesson(RECIPE, network, data, views, teacher_seed=0, device=CPU, report=report)
+    with TrainingLog() as log:
+        examples = prepare_training_data(RECIPE, network, data, views, teacher_seed=0, device=CPU, log=log)
     photos = data.split("train")
     targets = np.array([list(COLOURS).index(p.label) for p in photos])
     learned, watched = learned_from(photos, targets, RECIPE)
-    assert lesson.rows.tolist() == learned.tolist()
-    assert not set(lesson.rows.tolist()) & set(watched.tolist())
-    assert lesson.development.tolist() == targets[watched].tolist()
-    assert len(lesson.views.monitor) == len(data.split("calibration")) + len(watched)
+    assert examples.rows.tolist() == learned.tolist()
+    assert not set(examples.rows.tolist()) & set(watched.tolist())
+    assert examples.development.tolist() == targets[watched].tolist()
+    assert len(examples.views.monitor) == len(data.split("calibration")) + len(watched)
 
 
 @pytest.mark.parametrize(
@@ -253,9 +255,9 @@ def test_a_network_that_saw_outliers_is_less_sure_of_such_photos(
 
     def surest(**plan: object) -> float:
         recipe = replace(RECIPE, train=replace(RECIPE.train, early_stopping=6, **plan))
-        with Report() as told:
+        with TrainingLog() as told:
             work = tmp_path / str(len(plan))
-            fitted = fit(recipe, data, work, device=CPU, report=told, views=views, outliers=outliers)
+            fitted = fit(recipe, data, work, device=CPU, log=told, views=views, outliers=outliers)
         with torch.inference_mode():
             return float(fitted.network(image)[0].softmax(1).max())
 

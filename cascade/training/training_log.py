@@ -14,7 +14,7 @@ from cascade.progress_bar import make_bar
 from cascade.training.fit.averaging import LAST
 from cascade.training.tracking import Tracker
 
-__all__ = ["Report", "table_console"]
+__all__ = ["TrainingLog", "table_console"]
 
 #: Columns of a table that goes to a file or a pipe.
 _WIDE: Final = 160
@@ -26,7 +26,7 @@ def table_console() -> Console:
     return console if console.is_terminal else Console(width=_WIDE)
 
 
-class Report:
+class TrainingLog:
     """Shows what happens; a context manager.
 
     Args:
@@ -90,9 +90,9 @@ class Report:
         """Record the metrics of a finished epoch, and say which weights each belongs to."""
         self.line(f"{stage}: epoch {number}/{total}  {_by_weights(metrics)}")
         metrics = {f"{stage}/{name}": value for name, value in metrics.items()}
-        self.log(metrics | {f"{stage}/epoch": number})
+        self.record(metrics | {f"{stage}/epoch": number})
 
-    def log(self, metrics: dict[str, Any]) -> None:
+    def record(self, metrics: dict[str, Any]) -> None:
         """Hand metrics to Weights & Biases, if it was asked for."""
         self.tracker.log(metrics)
 
@@ -103,5 +103,5 @@ def _by_weights(metrics: Mapping[str, float]) -> str:
     averaged = [name for name in metrics if name.startswith(("monitor_", "development_"))]
     trained = [name for name in metrics if name not in averaged and name != "seconds"]
     parts = [("weights in training", trained), ("averaged weights", averaged)]
-    said = [f"{whose}: {'  '.join(text[name] for name in names)}" for whose, names in parts if names]
-    return " | ".join([*said, *([text["seconds"]] if "seconds" in metrics else [])])
+    texts = [f"{whose}: {'  '.join(text[name] for name in names)}" for whose, names in parts if names]
+    return " | ".join([*texts, *([text["seconds"]] if "seconds" in metrics else [])])

@@ -22,16 +22,16 @@ from cascade.imaging.decoding import load_image
 from cascade.imaging.preprocessing import InputSpec, decoding_of, prepare
 from cascade.inference.pipeline import graph_outputs
 from cascade.labels import NOT_MINE, LabelTree
-from cascade.training.export.finish_bundle import Draft, complete, data_facts
+from cascade.training.export.finish_bundle import Draft, data_summary, finish_bundle
 from cascade.training.export.image_graph import export_stage
 from cascade.training.export.packaging import stage_entry
 from cascade.training.export.quantize import CALIBRATION_PHOTOS, quantize_stage
 from cascade.training.fit.backbone import Network
 from cascade.training.fit.network import Fitted
-from cascade.training.progress import Report
 from cascade.training.recipe import Recipe
+from cascade.training.training_log import TrainingLog
 
-__all__ = ["BundleOptions", "assemble", "floating_point_operations", "stage_takes"]
+__all__ = ["BundleOptions", "assemble_bundle", "floating_point_operations", "stage_takes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,14 @@ class BundleOptions:
     out_of_scope: Dataset | None = None
 
 
-def assemble(
+def assemble_bundle(
     folder: Path,
     recipes: Sequence[Recipe],
     networks: Mapping[str, Fitted],
     dataset: Dataset,
     *,
     options: BundleOptions,
-    report: Report,
+    log: TrainingLog,
 ) -> None:
     """Write a bundle into an empty folder.
 
@@ -70,7 +70,7 @@ def assemble(
         networks: recipe -> what was trained.
         dataset: labelled photos.
         options: what else makes the bundle.
-        report: is told about progress.
+        log: shows the progress.
     """
     general = recipes[0]
     takes = {r.name: stage_takes(r, general, networks) for r in recipes}
@@ -89,9 +89,9 @@ def assemble(
             takes[recipe.name],
             graph_outputs(recipe.name, shared=shared),
         )
-        entry = _export(stage, folder, title, costs[recipe.name], report)
+        entry = _export(stage, folder, title, costs[recipe.name], log)
         if options.int8:
-            entry["variants"] = {"int8": _export_int8(stage, folder, title, ranges, report)}
+            entry["variants"] = {"int8": _export_int8(stage, folder, title, ranges, log)}
         stages.append(Stage.from_dict(recipe.name, entry))
     draft = Draft(
         options.name,
@@ -104,12 +104,12 @@ def assemble(
         {key: list(fitted.history) for key, fitted in networks.items()},
         general.train.seed,
     )
-    complete(
+    finish_bundle(
         folder,
         draft,
         dataset.split("calibration"),
         dataset.split("test"),
-        report=report,
+        log=log,
         max_error=options.max_error,
         out_of_scope=options.out_of_scope.photos if options.out_of_scope else (),
     )
@@ -151,7 +151,7 @@ class _ImageStage:
         )
 
 
-def _export(stage: _ImageStage, folder: Path, title: str, cost: float, report: Report) -> dict[str, Any]:
+def _export(stage: _ImageStage, folder: Path, title: str, cost: float, log: TrainingLog) -> dict[str, Any]:
     """Write the graph of a stage and return its entry in bundle.json."""
     name = stage.recipe.name
     entry = stage_entry(
@@ -163,18 +163,18 @@ def _export(stage: _ImageStage, folder: Path, title: str, cost: float, report: R
         input=stage.recipe.input.to_dict(),
         takes=stage.takes,
     )
-    report.line(f"{name}: exported, {(folder / f'{name}.onnx').stat().st_size / 1e6:.1f} MB")
+    log.line(f"{name}: exported, {(folder / f'{name}.onnx').stat().st_size / 1e6:.1f} MB")
     return entry
 
 
 def _export_int8(
-    stage: _ImageStage, folder: Path, title: str, ranges: _RangePhotos, report: Report
+    stage: _ImageStage, folder: Path, title: str, ranges: _RangePhotos, log: TrainingLog
 ) -> dict[str, Any]:
     """Write the int8 variant of a stage and return its entry in bundle.json."""
     photos = ranges.of(stage.recipe.input, stage.takes)
     quantized = quantize_stage(stage.graph(title, half=False), photos, stage.metadata(title))
     entry = stage_entry(quantized, f"{stage.recipe.name}.int8", folder)
-    report.line(f"{stage.recipe.name}: quantised")
+    log.line(f"{stage.recipe.name}: quantised")
     return entry
 
 
@@ -183,8 +183,8 @@ def _provenance(recipes: Sequence[Recipe], dataset: Dataset, out_of_scope: Datas
     return {
         "cascade": cascade.__version__,
         "recipes": {recipe.name: recipe.to_dict() for recipe in recipes},
-        "data": data_facts(dataset),
-        **({"out_of_scope": data_facts(out_of_scope)} if out_of_scope else {}),
+        "data": data_summary(dataset),
+        **({"out_of_scope": data_summary(out_of_scope)} if out_of_scope else {}),
         "licence": recipes[0].card.get("licence", ""),
         "packages": {"torch": torch.__version__, "onnx": onnx.__version__, "pillow": PIL.__version__},
     }
