@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +87,7 @@ def main() -> None:
     arguments = parser.parse_args()
     general = load_recipes([arguments.recipes])[0]
     if not general.teacher.backbones:
-        general = replace(general, teacher=TEACHER)
+        general = general.replace(teacher=TEACHER)
     data = scan(arguments.data, general.labels)
     console = Console(width=100)
     with tempfile.TemporaryDirectory() as scratch:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,8 +80,8 @@ def main() -> None:
     backbone = general.backbone
     if given.trained is not None:
         backbone = Backbone(backbone.name, f"file:{backbone_file(given.trained, general.name)}")
-    recipe = replace(general, backbone=backbone, train=replace(general.train, train_from="head"))
-    frozen = replace(recipe, train=Schedule(train_from="head"))
+    recipe = general.replace(backbone=backbone, train=general.train.replace(train_from="head"))
+    frozen = recipe.replace(train=Schedule(train_from="head"))
     photos = scan(given.data, general.labels).split("train")
     with tempfile.TemporaryDirectory() as scratch, Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("features", total=len(photos))

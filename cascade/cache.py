@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -61,6 +60,8 @@ def is_writable() -> bool:
         with suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if _is_ours(folder):
+                import tempfile
+
                 tempfile.TemporaryFile(dir=folder).close()
                 return True
     return False
@@ -78,6 +79,8 @@ def _users_folder() -> Path | None:
 
 
 def _temporary_folder() -> Path:
+    import tempfile  # not at the top, see above
+
     user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
     return Path(tempfile.gettempdir()) / f"cascade-cache{user}"
 

@@ -12,8 +12,8 @@ programming languages. The first line that applies decides:
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Final, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from cascade.arrays import Float64s, Floats, Ints
 from cascade.errors import BundleError, UsageError
 from cascade.labels import UNKNOWN, LabelTree
+from cascade.validated import NonNegative, OpenShare, Share, Validated
 
 __all__ = ["REASONS", "Best", "Decision", "OperatingPoint", "answer_kind", "best_of", "decide", "in_scope"]
 
@@ -33,8 +34,7 @@ REASONS: Final[dict[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class OperatingPoint:
+class OperatingPoint(Validated, frozen=True):
     """The thresholds that decide between a label, a broader label and "unknown".
 
     Attributes:
@@ -50,35 +50,16 @@ class OperatingPoint:
         BundleError: when a value is outside its range.
     """
 
-    leaf_threshold: float
-    parent_threshold: float
-    cost_weight: float
+    leaf_threshold: Share
+    parent_threshold: Share
+    cost_weight: NonNegative
     scope_threshold: float | None = None
-    max_error: float | None = None
+    max_error: OpenShare | None = None
 
     def __post_init__(self) -> None:
-        for name in ("leaf_threshold", "parent_threshold"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise BundleError(f"operating point: {name} is {value}, not in 0..1")
-        if not self.cost_weight >= 0.0:
-            raise BundleError(f"operating point: cost_weight is {self.cost_weight}, below 0")
+        super().__post_init__()
         if self.scope_threshold is not None and not math.isfinite(self.scope_threshold):
-            raise BundleError(f"operating point: scope_threshold is {self.scope_threshold}, not a number")
-        if self.max_error is not None and not 0.0 < self.max_error < 1.0:
-            raise BundleError(f"operating point: max_error is {self.max_error}, not between 0 and 1")
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Build from the JSON form; raises `BundleError` when keys are missing or unknown."""
-        try:
-            return cls(**data)
-        except TypeError as error:
-            raise BundleError(f"an operating point is wrong: {error}") from None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self)
+            raise BundleError(f"OperatingPoint.scope_threshold is {self.scope_threshold}, not a number")
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ COFFEE = Path(__file__).parent / "data" / "coffee.jpg"
 #: Distribution -> what it is imported as.
 LIGHT = {
     "click": "click",
+    "msgspec": "msgspec",
     "numpy": "numpy",
     "onnxruntime": "onnxruntime",
     "pillow": "PIL",

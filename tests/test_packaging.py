@@ -57,4 +57,4 @@ def test_the_wheel_needs_only_light_packages(wheel: Path) -> None:
         lines = archive.read(metadata).decode().splitlines()
     plain = [ln.split(":", 1)[1] for ln in lines if ln.startswith("Requires-Dist") and "extra ==" not in ln]
     names = {requirement.strip().split(">")[0].split("<")[0] for requirement in plain}
-    assert names == {"click", "numpy", "onnxruntime", "pillow", "platformdirs", "rich"}
+    assert names == {"click", "msgspec", "numpy", "onnxruntime", "pillow", "platformdirs", "rich"}

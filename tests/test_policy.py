@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -180,16 +179,15 @@ def test_impossible_operating_points_are_refused(values: dict[str, Any], message
 def test_operating_points_survive_json() -> None:
     data = json.loads(json.dumps(POINT.to_dict()))
     assert OperatingPoint.from_dict(data) == POINT
-    with pytest.raises(BundleError, match="an operating point is wrong"):
-        OperatingPoint.from_dict({**data, "temperature": 1.0})
+    assert OperatingPoint.from_dict({**data, "of a later version": 1.0}) == POINT
     del data["leaf_threshold"]
-    with pytest.raises(BundleError, match="leaf_threshold"):
+    with pytest.raises(BundleError, match="missing required field `leaf_threshold`"):
         OperatingPoint.from_dict(data)
 
 
 # --- out of scope ----------------------------------------------------------------------------------------
 
-SCOPED = dataclasses.replace(POINT, scope_threshold=1.5)
+SCOPED = POINT.replace(scope_threshold=1.5)
 
 
 @pytest.mark.parametrize(
@@ -220,13 +218,13 @@ def test_without_a_threshold_no_score_matters() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_impossible_scope_thresholds_are_refused(value: float) -> None:
     with pytest.raises(BundleError, match="scope_threshold"):
-        dataclasses.replace(POINT, scope_threshold=value)
+        POINT.replace(scope_threshold=value)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.1])
 def test_impossible_promises_are_refused(value: float) -> None:
     with pytest.raises(BundleError, match="max_error"):
-        dataclasses.replace(POINT, max_error=value)
+        POINT.replace(max_error=value)
 
 
 @given(hnp.arrays(np.float64, (9, 4), elements=st.floats(0.01, 1)), points)
@@ -292,10 +290,8 @@ def test_the_description_knows_budgets() -> None:
         0.5,
         (
             *steps[:-1],
-            dataclasses.replace(
-                steps[-1],
-                promise=None,
-                operating_point=dataclasses.replace(steps[-1].operating_point, max_error=None),
+            steps[-1].replace(
+                promise=None, operating_point=steps[-1].operating_point.replace(max_error=None)
             ),
         ),
     )

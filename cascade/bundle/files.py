@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cascade.bundle.manifest import MANIFEST, Bundle
-from cascade.bundle.schema import read_manifest
+from cascade.bundle.schema import read_json
 from cascade.bundle.signing import SIGNATURE
 
 __all__ = ["changed_files", "file_hashes"]
@@ -26,7 +26,7 @@ def changed_files(bundle: Bundle) -> list[str]:
 
     Bundles that were packed before the list existed have none; hashes of their graphs are checked anyway.
     """
-    listed = read_manifest(bundle.folder / MANIFEST).get("files")
+    listed = read_json(bundle.folder / MANIFEST).get("files")
     if listed is None:
         return []
     found = file_hashes(bundle.folder)

@@ -16,13 +16,13 @@ Reading a bundle runs no code of the bundle: JSON and ONNX only, hashes checked 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from cascade.bundle.graph_file import read_graph
-from cascade.bundle.schema import check_manifest, read_manifest
-from cascade.bundle.stage import EXACT, FEATURES, Stage
+from cascade.bundle.schema import FORMAT_VERSION, Label, Manifest, Stages
+from cascade.bundle.stage import EXACT, FEATURES, Arbiter, Expert, General, ImageStage, Router, Scope, Stage
 from cascade.errors import BundleError, UsageError
 from cascade.guarantees.budget import BudgetCurve
 from cascade.guarantees.conformal_sets import LabelSets
@@ -33,9 +33,8 @@ from cascade.labels import NOT_MINE, LabelTree
 from cascade.onnx_runtime import ort
 from cascade.policy import OperatingPoint
 
-__all__ = ["BUNDLE_ENVIRONMENT_VARIABLE", "FORMAT_VERSION", "Bundle", "Stage", "find_bundle"]
+__all__ = ["BUNDLE_ENVIRONMENT_VARIABLE", "Bundle", "find_bundle"]
 
-FORMAT_VERSION: Final = 1
 BUNDLE_ENVIRONMENT_VARIABLE: Final = "CASCADE_BUNDLE"
 MANIFEST: Final = "bundle.json"
 
@@ -71,15 +70,15 @@ class Bundle:
     name: str
     version: str
     tree: LabelTree
-    general: Stage
-    experts: tuple[Stage, ...]
-    router: Stage | None
-    arbiter: Stage
+    general: General
+    experts: tuple[Expert, ...]
+    router: Router | None
+    arbiter: Arbiter
     operating_points: dict[str, OperatingPoint]
     minimum_onnxruntime: str
     provenance: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
-    scope: Stage | None = None
+    scope: Scope | None = None
     promise: Promise | None = None
     budget: BudgetCurve | None = None
     label_sets: LabelSets | None = None
@@ -101,9 +100,7 @@ class Bundle:
                     f"expert {expert.name!r}: labels must be labels of the bundle, then {NOT_MINE!r}"
                     + (f"; it also has {', '.join(sorted(foreign))}" if foreign else "")
                 )
-        for stage in (self.general, *self.experts):
-            if stage.input is None:
-                raise BundleError(f"stage {stage.name!r}: has no input specification")
+        for stage in self.image_stages:
             if stage.takes == FEATURES and (stage is self.general or stage.input != self.general.input):
                 raise BundleError(
                     f"stage {stage.name!r}: takes the general model's features, so it must be an expert "
@@ -113,8 +110,6 @@ class Bundle:
             raise BundleError("a bundle with experts needs a router, and one without has none")
         if self.router is not None and list(self.router.labels) != names:
             raise BundleError("the router's outputs are not the experts, in the same order")
-        if "default" not in self.operating_points:
-            raise BundleError("there is no operating point 'default'")
         limits = [point.scope_threshold for point in self.operating_points.values()]
         limits += [self.promise.scope_threshold] if self.promise else []
         if self.budget is not None:
@@ -134,83 +129,41 @@ class Bundle:
             folder: None looks where `find_bundle` says.
         """
         root = find_bundle(folder)
-        path = root / MANIFEST
+        manifest = Manifest.read(root / MANIFEST)
         try:
-            return cls._from_dict(root, read_manifest(path))
+            return cls.from_manifest(root, manifest)
         except BundleError as error:
-            raise BundleError(f"{path}: {error}") from None
+            raise BundleError(f"{root / MANIFEST}: {error}") from None
 
     @classmethod
-    def _from_dict(cls, root: Path, data: Any) -> Bundle:
-        if not isinstance(data, dict):
-            raise BundleError("must hold one JSON object")
-        found = data.get("format_version")
-        if found != FORMAT_VERSION:
+    def from_manifest(cls, folder: Path, manifest: Manifest) -> Bundle:
+        """Return the bundle that a manifest describes; raises `BundleError` when its parts do not fit."""
+        labels = tuple(item.label for item in manifest.labels)
+        if _version(ort.__version__) < _version(manifest.minimum_onnxruntime):
             raise BundleError(
-                f"has format version {found!r}, this cascade reads {FORMAT_VERSION}; "
-                "install the cascade that wrote it or train the bundle again"
+                f"needs onnxruntime {manifest.minimum_onnxruntime}, this is {ort.__version__}; "
+                f"run: pip install 'onnxruntime>={manifest.minimum_onnxruntime}'"
             )
-        check_manifest(data)
-        try:
-            labels = data["labels"]
-            stages = data["stages"]
-            bundle = cls(
-                folder=root,
-                name=str(data["name"]),
-                version=str(data["version"]),
-                tree=LabelTree(
-                    tuple(item["label"] for item in labels),
-                    {item["label"]: item["parent"] for item in labels},
-                ),
-                general=Stage.from_dict("general", stages["general"]),
-                experts=tuple(Stage.from_dict(str(item["name"]), item) for item in stages["experts"]),
-                router=Stage.from_dict("router", stages["router"]) if stages.get("router") else None,
-                arbiter=Stage.from_dict("arbiter", stages["arbiter"]),
-                scope=Stage.from_dict("scope", stages["scope"]) if stages.get("scope") else None,
-                operating_points={
-                    str(key): OperatingPoint.from_dict(value)
-                    for key, value in data["operating_points"].items()
-                },
-                promise=Promise.from_dict(data["promise"]) if data.get("promise") else None,
-                budget=BudgetCurve.from_dict(data["budget"]) if data.get("budget") else None,
-                label_sets=LabelSets.from_dict(data["label_sets"]) if data.get("label_sets") else None,
-                reference=Reference.from_dict(data["reference"]) if data.get("reference") else None,
-                minimum_onnxruntime=str(data["minimum_onnxruntime"]),
-                provenance=dict(data.get("provenance", {})),
-                measured=dict(data.get("measured", {})),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise BundleError(f"field missing or of the wrong type: {error}") from None
-        if _version(ort.__version__) < _version(bundle.minimum_onnxruntime):
-            raise BundleError(
-                f"needs onnxruntime {bundle.minimum_onnxruntime}, this is {ort.__version__}; "
-                f"run: pip install 'onnxruntime>={bundle.minimum_onnxruntime}'"
-            )
-        return bundle
+        return cls(
+            folder=folder,
+            tree=LabelTree(labels, {item.label: item.parent for item in manifest.labels}),
+            **{name: getattr(manifest.stages, name) for name in Stages.__struct_fields__},
+            **{name: getattr(manifest, name) for name in _SHARED},
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of `bundle.json`."""
-        return {
-            "format_version": FORMAT_VERSION,
-            "name": self.name,
-            "version": self.version,
-            "minimum_onnxruntime": self.minimum_onnxruntime,
-            "labels": [{"label": label, "parent": self.tree.parent_of[label]} for label in self.tree.labels],
-            "stages": {
-                "general": self.general.to_dict(),
-                "experts": [{"name": e.name, **e.to_dict()} for e in self.experts],
-                "router": self.router.to_dict() if self.router else None,
-                "arbiter": self.arbiter.to_dict(),
-                "scope": self.scope.to_dict() if self.scope else None,
-            },
-            "operating_points": {k: v.to_dict() for k, v in self.operating_points.items()},
-            "promise": self.promise.to_dict() if self.promise else None,
-            "budget": self.budget.to_dict() if self.budget else None,
-            "label_sets": self.label_sets.to_dict() if self.label_sets else None,
-            "reference": self.reference.to_dict() if self.reference else None,
-            "provenance": self.provenance,
-            "measured": self.measured,
-        }
+        """Return the content of `bundle.json`, without the hashes of files."""
+        return Manifest(
+            format_version=FORMAT_VERSION,
+            labels=tuple(Label(label=label, parent=self.tree.parent_of[label]) for label in self.tree.labels),
+            stages=Stages(**{name: getattr(self, name) for name in Stages.__struct_fields__}),
+            **{name: getattr(self, name) for name in _SHARED},
+        ).to_dict()
+
+    @property
+    def image_stages(self) -> tuple[ImageStage, ...]:
+        """The general model and the experts."""
+        return (self.general, *self.experts)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -222,7 +175,7 @@ class Bundle:
     @property
     def variants(self) -> tuple[str, ...]:
         """Every variant that an image stage has; ``"exact"``, which all have, comes first."""
-        names = {name for stage in (self.general, *self.experts) for name in stage.variants}
+        names = {name for stage in self.image_stages for name in stage.variants}
         return (EXACT, *sorted(names))
 
     def with_variant(self, name: str) -> Bundle:
@@ -239,16 +192,20 @@ class Bundle:
     @property
     def decode_target(self) -> tuple[int, int]:
         """(width, height) in pixels that one decode must give so that every stage can be fed from it."""
-        return decoding_of([s.input for s in (self.general, *self.experts) if s.input])[0]
+        return decoding_of([stage.input for stage in self.image_stages])[0]
 
     @property
     def reducing_gap(self) -> float:
         """The largest `InputSpec.reducing_gap` of all stages."""
-        return decoding_of([s.input for s in (self.general, *self.experts) if s.input])[1]
+        return decoding_of([stage.input for stage in self.image_stages])[1]
 
     def check_hash(self, stage: Stage) -> None:
         """Compare a file with the manifest; raises `BundleError` when it is missing or differs."""
         read_graph(self.folder, stage)
+
+
+#: Fields that `Bundle` and `Manifest` have in common.
+_SHARED: Final = tuple(field.name for field in fields(Bundle) if field.name in Manifest.__struct_fields__)
 
 
 def find_bundle(folder: str | os.PathLike[str] | None = None) -> Path:

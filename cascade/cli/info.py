@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from cascade.bundle.manifest import Bundle
-from cascade.bundle.stage import FEATURES
+from cascade.bundle.stage import FEATURES, ImageStage
 from cascade.cli.options import bundle_option, command
 from cascade.inference.variants import choose_variant
 from cascade.runs.rows import bundle_hash
@@ -87,7 +87,7 @@ def _stages(bundle: Bundle) -> Iterator[str]:
         size = _size(bundle, stage.file)
         total += size
         text = f"  {stage.name:<{width}}  {size / 1e6:7.2f} MB"
-        if stage.input is not None:
+        if isinstance(stage, ImageStage):
             text += f"  {stage.input.width} x {stage.input.height} px, {stage.input.crop}"
             text += f"; cost {stage.cost:g}; {len(stage.labels)} outputs"
             text += "; shares the general model's early features" if stage.takes == FEATURES else ""

@@ -111,7 +111,7 @@ def measure_throughput(
         name: _throughput(
             [(len(photos) - failed[name]) / s for s in seconds[name]],
             answers[name],
-            {stage.name: stage.cost for stage in (cascade.bundle.general, *cascade.bundle.experts)},
+            {stage.name: stage.cost for stage in cascade.bundle.image_stages},
             failed[name],
         )
         for name, cascade in cascades.items()

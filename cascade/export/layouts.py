@@ -45,7 +45,6 @@ def _huggingface(bundle: Bundle, folder: Path, variant: str) -> None:
     onnx.save(single_file(bundle, variant=variant), folder / "onnx" / "model.onnx")
     onnx.save(single_file(bundle, variant=variant, prepared=True), folder / "onnx" / "model_prepared.onnx")
     spec = bundle.general.input
-    assert spec is not None
     names = answers(bundle)
     _write_json(
         folder / "config.json",

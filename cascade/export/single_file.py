@@ -18,7 +18,7 @@ import onnx
 from onnx import helper
 
 from cascade.bundle.manifest import Bundle
-from cascade.bundle.stage import EXACT, FEATURES, Stage
+from cascade.bundle.stage import EXACT, FEATURES, Expert, Stage
 from cascade.errors import BundleError
 from cascade.export.nodes import BOOL, DOUBLE, FLOAT, INT64, UINT8, Nodes
 from cascade.export.pixels import add_prepare, add_reduction
@@ -41,7 +41,7 @@ def answers(bundle: Bundle) -> list[str]:
 
 def input_names(bundle: Bundle) -> dict[InputSpec, str]:
     """Return specification -> input of the form that takes prepared pixels, the general's first."""
-    specs = dict.fromkeys(_spec(stage) for stage in (bundle.general, *bundle.experts))
+    specs = dict.fromkeys(stage.input for stage in bundle.image_stages)
     return {spec: f"image_{number}" if number else "image" for number, spec in enumerate(specs)}
 
 
@@ -73,7 +73,7 @@ def single_file(bundle: Bundle, *, prepared: bool = False, variant: str = EXACT)
     else:
         inputs = [helper.make_tensor_value_info("image", UINT8, ["H", "W", 3])]
         reduced = add_reduction(g, "image", chosen.decode_target, chosen.reducing_gap)
-        general = _spec(chosen.general)
+        general = chosen.general.input
         decision = _Decision(chosen, g, {general: add_prepare(g, reduced, general)}, reduced)
     decision.build()
     point = chosen.operating_points["default"]
@@ -108,9 +108,7 @@ class _Decision:
 
     def build(self) -> None:
         g, bundle = self._g, self._bundle
-        general = self._include(
-            g, bundle.general, {bundle.general.takes: self._pixels[_spec(bundle.general)]}
-        )
+        general = self._include(g, bundle.general, {bundle.general.takes: self._pixels[bundle.general.input]})
         known = {"general_logits": general["logits"], "embedding": general["embedding"]}
         known |= {FEATURES: general[FEATURES]} if FEATURES in general else {}
         count = g("Shape", general["logits"], start=0, end=1)
@@ -148,19 +146,19 @@ class _Decision:
         g, bundle = self._g, self._bundle
         wanting: dict[InputSpec, list[str]] = {}
         for expert, mine in zip(bundle.experts, columns, strict=True):
-            if expert.takes != FEATURES and _spec(expert) not in self._pixels:
-                wanting.setdefault(_spec(expert), []).append(mine)
+            if expert.takes != FEATURES and expert.input not in self._pixels:
+                wanting.setdefault(expert.input, []).append(mine)
         for spec, theirs in wanting.items():
             yes, no = g.inner(), g.inner()
             ready = add_prepare(yes, self._reduced, spec)
             nothing = no.constant(np.zeros((1, spec.height, spec.width, 3)), np.uint8)
             self._pixels[spec] = g.choose(_any(g, theirs), (yes, ready), (no, nothing), UINT8)
 
-    def _expert(self, expert: Stage, mine: str, known: Mapping[str, str], count: str) -> str:
+    def _expert(self, expert: Expert, mine: str, known: Mapping[str, str], count: str) -> str:
         """Return the logits of an expert, (N, K + 1), zero where it was not asked."""
         g = self._g
         yes, no = g.inner(), g.inner()
-        taken = known[FEATURES] if expert.takes == FEATURES else self._pixels[_spec(expert)]
+        taken = known[FEATURES] if expert.takes == FEATURES else self._pixels[expert.input]
         width = len(expert.labels)
         if self._reduced:  # one photo
             logits = self._include(yes, expert, {expert.takes: taken})["logits"]
@@ -220,11 +218,6 @@ def _any(g: Nodes, columns: list[str]) -> str:
 
 def _zeros(g: Nodes, count: str, width: int) -> str:
     return g("ConstantOfShape", g("Concat", count, g.constant([width], np.int64), axis=0))
-
-
-def _spec(stage: Stage) -> InputSpec:
-    assert stage.input is not None  # Bundle checks it
-    return stage.input
 
 
 def _metadata(bundle: Bundle, variant: str, prepared: bool) -> dict[str, str]:

@@ -8,14 +8,15 @@ taken: a bundle has no step that costs more than another one and gives no better
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
 
 from cascade.errors import BundleError, UsageError
 from cascade.guarantees.risk_control import Promise
 from cascade.policy import OperatingPoint
+from cascade.validated import NonNegative, Share, Validated
 
 __all__ = ["BudgetCurve", "BudgetPoint"]
 
@@ -23,8 +24,7 @@ __all__ = ["BudgetCurve", "BudgetPoint"]
 _ROUNDING = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetPoint:
+class BudgetPoint(Validated, frozen=True):
     """One step of the dial; the figures are cross-fitted on calibration photos.
 
     Attributes:
@@ -40,23 +40,16 @@ class BudgetPoint:
         BundleError: when a value makes no sense, or the parts have different values of ``cost_weight``.
     """
 
-    budget: float
-    mean_cost: float
-    accuracy: float
-    nll: float
-    deferral_rate: float
+    budget: Share
+    mean_cost: NonNegative
+    accuracy: Share
+    nll: NonNegative
+    deferral_rate: Share
     operating_point: OperatingPoint
     promise: Promise | None
 
     def __post_init__(self) -> None:
-        for name in ("budget", "accuracy", "deferral_rate"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise BundleError(f"budget: {name} is {value}, not in 0..1")
-        for name in ("mean_cost", "nll"):
-            value = getattr(self, name)
-            if not 0.0 <= value < math.inf:
-                raise BundleError(f"budget: {name} is {value}, no number of 0 or more")
+        super().__post_init__()
         if self.promise is None:
             if self.operating_point.max_error is not None:
                 raise BundleError(f"budget {self.budget:g}: promises an error without a promise")
@@ -71,37 +64,8 @@ class BudgetPoint:
         """The gain that one unit of cost must bring."""
         return self.operating_point.cost_weight
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Build from the JSON form; raises `BundleError` when keys are missing or of the wrong type."""
-        try:
-            return cls(
-                budget=float(data["budget"]),
-                mean_cost=float(data["mean_cost"]),
-                accuracy=float(data["accuracy"]),
-                nll=float(data["nll"]),
-                deferral_rate=float(data["deferral_rate"]),
-                operating_point=OperatingPoint.from_dict(data["operating_point"]),
-                promise=None if data["promise"] is None else Promise.from_dict(data["promise"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"budget: field missing or wrong: {error}") from None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "budget": self.budget,
-            "mean_cost": self.mean_cost,
-            "accuracy": self.accuracy,
-            "nll": self.nll,
-            "deferral_rate": self.deferral_rate,
-            "operating_point": self.operating_point.to_dict(),
-            "promise": self.promise and self.promise.to_dict(),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetCurve:
+class BudgetCurve(Validated, frozen=True):
     """Every step of the dial.
 
     Attributes:
@@ -112,11 +76,12 @@ class BudgetCurve:
         BundleError: when the steps do not make a dial.
     """
 
-    default: float
-    points: tuple[BudgetPoint, ...]
+    default: Share
+    points: Annotated[tuple[BudgetPoint, ...], msgspec.Meta(min_length=1, max_length=1000)]
 
     def __post_init__(self) -> None:
-        if not self.points or self.points[0].budget != 0.0:
+        super().__post_init__()
+        if self.points[0].budget != 0.0:
             raise BundleError("budget: the dial must begin at 0")
         for before, after in zip(self.points, self.points[1:], strict=False):
             if not before.budget < after.budget:
@@ -151,15 +116,3 @@ class BudgetCurve:
                 f"budget is {budget}; it goes from 0, the general model alone, to 1, ask whenever it may help"
             )
         return [point for point in self.points if point.budget <= budget + _ROUNDING][-1]
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Build from the JSON form; raises `BundleError` when keys are missing or of the wrong type."""
-        try:
-            return cls(float(data["default"]), tuple(BudgetPoint.from_dict(row) for row in data["points"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"budget: field missing or wrong: {error}") from None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"default": self.default, "points": [point.to_dict() for point in self.points]}

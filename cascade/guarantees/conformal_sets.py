@@ -13,14 +13,14 @@ and is always in. The probability is over photos like those; it does not hold la
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
 from cascade.arrays import Float64s, Floats, Ints
 from cascade.errors import BundleError, UsageError
+from cascade.validated import NonNegative, OpenShare, Validated
 
 __all__ = ["LabelSets", "set_scores"]
 
@@ -43,8 +43,7 @@ def set_scores(probabilities: Floats, penalty: float, free_ranks: int) -> tuple[
     return order, before + penalty * np.maximum(0, np.arange(wide.shape[1]) - free_ranks)
 
 
-@dataclass(frozen=True, slots=True)
-class LabelSets:
+class LabelSets(Validated, frozen=True):
     """The thresholds from which label sets are made.
 
     Attributes:
@@ -57,18 +56,15 @@ class LabelSets:
         BundleError: when a value makes no sense.
     """
 
-    penalty: float
-    free_ranks: int
+    penalty: NonNegative
+    free_ranks: Annotated[int, msgspec.Meta(ge=0)]
     photos: int
-    thresholds: tuple[tuple[float, float], ...]
+    thresholds: Annotated[tuple[tuple[OpenShare, float], ...], msgspec.Meta(min_length=1)]
 
     def __post_init__(self) -> None:
-        if not self.penalty >= 0 or self.free_ranks < 0:
-            raise BundleError("label_sets: penalty and free_ranks must be 0 or more")
-        if not self.thresholds:
-            raise BundleError("label_sets: there are no thresholds")
+        super().__post_init__()
         for (low, q_low), (high, q_high) in zip(self.thresholds, self.thresholds[1:], strict=False):
-            if not (0.0 < low < high < 1.0 and q_low <= q_high):
+            if not (low < high and q_low <= q_high):
                 raise BundleError(f"label_sets: coverages or thresholds are out of order after {low}")
 
     @property
@@ -104,25 +100,3 @@ class LabelSets:
         """
         order, scores = set_scores(np.asarray(probabilities)[None], self.penalty, self.free_ranks)
         return tuple(int(column) for column in order[0][scores[0] <= self.threshold(coverage)])
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Build from the JSON form; raises `BundleError` when keys are missing or of the wrong type."""
-        try:
-            return cls(
-                penalty=float(data["penalty"]),
-                free_ranks=int(data["free_ranks"]),
-                photos=int(data["photos"]),
-                thresholds=tuple((float(coverage), float(q)) for coverage, q in data["thresholds"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"label_sets: field missing or wrong: {error}") from None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "penalty": self.penalty,
-            "free_ranks": self.free_ranks,
-            "photos": self.photos,
-            "thresholds": [list(pair) for pair in self.thresholds],
-        }

@@ -21,12 +21,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 
 from cascade.errors import BundleError, MissingExtraError, UsageError
 from cascade.prediction import Prediction
+from cascade.validated import Validated
 
 __all__ = ["FEWEST_PHOTOS", "LEVEL", "MATTERS", "DriftReport", "DriftTest", "Reference", "check_drift"]
 
@@ -46,8 +47,7 @@ MATTERS: Final[dict[str, float]] = {
 _FEWEST_EXPECTED: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Validated, frozen=True):
     """Figures of the photos that the promise was tested on.
 
     Attributes:
@@ -66,6 +66,7 @@ class Reference:
     deferred: int
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         n = len(self.confidences)
         if not n or sum(self.labels.values()) != n or not 0 <= self.deferred <= n:
             raise BundleError("reference: the counts are not those of the same photos")
@@ -76,28 +77,6 @@ class Reference:
     def photos(self) -> int:
         """Number of photos."""
         return len(self.confidences)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Build from the JSON form; raises `BundleError` when keys are missing or of the wrong type."""
-        try:
-            return cls(
-                confidences=tuple(float(value) for value in data["confidences"]),
-                scope_scores=tuple(float(value) for value in data["scope_scores"]),
-                labels={str(label): int(count) for label, count in data["labels"].items()},
-                deferred=int(data["deferred"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(f"reference: field missing or wrong: {error}") from None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "confidences": list(self.confidences),
-            "scope_scores": list(self.scope_scores),
-            "labels": dict(self.labels),
-            "deferred": self.deferred,
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ Each value keeps this on its own; nothing is said about all values at once. The 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Annotated, NamedTuple
+
+import msgspec
 
 from cascade.errors import BundleError, UsageError
 from cascade.policy import OperatingPoint
+from cascade.validated import NonNegative, OpenShare, Share, Validated
 
 __all__ = ["Promise", "PromisePoint"]
 
@@ -22,13 +23,12 @@ __all__ = ["Promise", "PromisePoint"]
 class PromisePoint(NamedTuple):
     """The thresholds with which at most ``max_error`` of the answers is wrong."""
 
-    max_error: float
-    leaf_threshold: float
-    parent_threshold: float
+    max_error: OpenShare
+    leaf_threshold: Share
+    parent_threshold: Share
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
+class Promise(Validated, frozen=True):
     """All shares of wrong answers that a bundle can promise, and the thresholds for each.
 
     Attributes:
@@ -43,22 +43,15 @@ class Promise:
         BundleError: when a value makes no sense.
     """
 
-    confidence: float
+    confidence: OpenShare
     photos: int
     method: str
-    cost_weight: float
+    cost_weight: NonNegative
     scope_threshold: float | None
-    curve: tuple[PromisePoint, ...]
+    curve: Annotated[tuple[PromisePoint, ...], msgspec.Meta(min_length=1)]
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.confidence < 1.0:
-            raise BundleError(f"promise: confidence is {self.confidence}, not between 0 and 1")
-        if not self.curve:
-            raise BundleError("promise: the curve is empty; a bundle that can promise nothing has none")
-        for point in self.curve:
-            if not 0.0 < point.max_error < 1.0:
-                raise BundleError(f"promise: max_error is {point.max_error}, not between 0 and 1")
-            self._point(point)  # OperatingPoint checks the thresholds
+        super().__post_init__()
         for before, after in zip(self.curve, self.curve[1:], strict=False):
             if not before.max_error < after.max_error:
                 raise BundleError(f"promise: max_error does not rise after {before.max_error}")
@@ -97,30 +90,3 @@ class Promise:
             scope_threshold=self.scope_threshold,
             max_error=point.max_error,
         )
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Build from the JSON form; raises `BundleError` when keys are missing or of the wrong type."""
-        try:
-            threshold = data["scope_threshold"]
-            return cls(
-                confidence=float(data["confidence"]),
-                photos=int(data["photos"]),
-                method=str(data["method"]),
-                cost_weight=float(data["cost_weight"]),
-                scope_threshold=None if threshold is None else float(threshold),
-                curve=tuple(PromisePoint(*(float(value) for value in row)) for row in data["curve"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"promise: field missing or wrong: {error}") from None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "confidence": self.confidence,
-            "photos": self.photos,
-            "method": self.method,
-            "cost_weight": self.cost_weight,
-            "scope_threshold": self.scope_threshold,
-            "curve": [list(point) for point in self.curve],
-        }

@@ -7,14 +7,14 @@ has to repeat is this file: crop, bicubic antialiased resize, RGB, uint8.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Self
+from typing import Annotated, Final, Literal
 
+import msgspec
 import numpy as np
 from PIL import Image
 
 from cascade.arrays import Pixels
-from cascade.errors import BundleError
+from cascade.validated import Validated
 
 __all__ = ["INTERPOLATIONS", "InputSpec", "decoding_of", "prepare"]
 
@@ -34,8 +34,10 @@ _LARGEST_SCALED: Final = 64
 _LARGEST_BETWEEN: Final = 2**24
 
 
-@dataclass(frozen=True, slots=True)
-class InputSpec:
+Side = Annotated[int, msgspec.Meta(ge=8, le=4096)]
+
+
+class InputSpec(Validated, frozen=True, forbid_unknown_fields=True):
     """What the input `image` of a graph looks like.
 
     Attributes:
@@ -53,48 +55,13 @@ class InputSpec:
         BundleError: when a value is outside its range.
     """
 
-    width: int
-    height: int
-    crop: str = "squash"
-    crop_fraction: float = 1.0
-    interpolation: str = "bicubic"
-    colour: str = "RGB"
-    reducing_gap: float = 2.0
-
-    def __post_init__(self) -> None:
-        problems = [
-            text
-            for bad, text in (
-                (not 8 <= self.width <= 4096, f"width {self.width} is not in 8..4096"),
-                (not 8 <= self.height <= 4096, f"height {self.height} is not in 8..4096"),
-                (self.crop not in ("squash", "center"), f"crop {self.crop!r} is unknown"),
-                (
-                    not 0.1 <= self.crop_fraction <= 1,
-                    f"crop_fraction {self.crop_fraction} is not in 0.1..1",
-                ),
-                (
-                    self.interpolation not in INTERPOLATIONS,
-                    f"interpolation {self.interpolation!r} is unknown",
-                ),
-                (self.colour != "RGB", f"colour {self.colour!r} is unknown"),
-                (not self.reducing_gap >= 1, f"reducing_gap {self.reducing_gap} is below 1"),
-            )
-            if bad
-        ]
-        if problems:
-            raise BundleError("the input specification is wrong: " + "; ".join(problems))
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Build from the JSON form; raises `BundleError` when keys are missing or unknown."""
-        try:
-            return cls(**data)
-        except TypeError as error:
-            raise BundleError(f"the input specification is wrong: {error}") from None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self)
+    width: Side
+    height: Side
+    crop: Literal["squash", "center"] = "squash"
+    crop_fraction: Annotated[float, msgspec.Meta(ge=0.1, le=1)] = 1.0
+    interpolation: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"
+    colour: Literal["RGB"] = "RGB"
+    reducing_gap: Annotated[float, msgspec.Meta(ge=1)] = 2.0
 
     @property
     def decode_target(self) -> tuple[int, int]:

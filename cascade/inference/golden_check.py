@@ -103,7 +103,6 @@ def verify(bundle: Bundle, *, timed: bool = False) -> tuple[Checked, ...]:
         sessions = [
             pipeline.session(bundle.with_variant(variant).general) for variant, pipeline in pipelines.items()
         ]
-        assert bundle.general.input is not None  # Bundle checks it
         times = _milliseconds(sessions, inputs[bundle.general.input][:2])
         checked = [replace(one, general_ms=ms) for one, ms in zip(checked, times, strict=True)]
     return tuple(checked)
@@ -111,12 +110,11 @@ def verify(bundle: Bundle, *, timed: bool = False) -> tuple[Checked, ...]:
 
 def _inputs(bundle: Bundle, golden: Mapping[str, Any]) -> dict[InputSpec, Pixels]:
     inputs = {}
-    for stage in (bundle.general, *bundle.experts):
+    for stage in bundle.image_stages:
         pixels = []
         for entry in golden["photos"]:
             with Image.open(bundle.folder / "golden" / entry["prepared"][stage.name]) as image:
                 pixels.append(np.asarray(image.convert("RGB")))
-        assert stage.input is not None  # Bundle checks it
         inputs[stage.input] = np.stack(pixels)
     return inputs
 

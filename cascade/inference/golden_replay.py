@@ -66,8 +66,7 @@ def _problems(
 
 def _prepared(bundle: Bundle, entry: Mapping[str, Any]) -> dict[InputSpec, Pixels]:
     pixels = {}
-    for stage in (bundle.general, *bundle.experts):
-        assert stage.input is not None  # Bundle checks it
+    for stage in bundle.image_stages:
         with Image.open(bundle.folder / "golden" / entry["prepared"][stage.name]) as image:
             pixels[stage.input] = np.asarray(image.convert("RGB"))[None]
     return pixels

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["MOST_BYTES", "map_batches"]
 
@@ -38,6 +40,8 @@ def map_batches(
         batch_size: the largest batch.
         bytes_of: returns how much memory an item takes.
     """
+    from concurrent.futures import ThreadPoolExecutor  # not at the top: one photo alone needs no threads
+
     stream = iter(items)
     share = MOST_BYTES // (2 * workers + 1)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="cascade")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from cascade.arrays import Bools, Float32s, Float64s, Pixels, softmax
-from cascade.bundle.stage import FEATURES, Stage
+from cascade.bundle.stage import FEATURES, Arbiter, Expert, General, ImageStage, Router, Scope, Stage
 from cascade.errors import ImageError
 from cascade.imaging.decoding import MAX_PIXELS, ImageSource, load_image
 from cascade.imaging.preprocessing import InputSpec, decoding_of
@@ -96,17 +96,17 @@ class Pipeline:
     def __init__(
         self,
         folder: Path,
-        general: Stage,
-        experts: Sequence[Stage],
+        general: General,
+        experts: Sequence[Expert],
         *,
-        router: Stage | None = None,
-        arbiter: Stage | None = None,
-        scope: Stage | None = None,
+        router: Router | None = None,
+        arbiter: Arbiter | None = None,
+        scope: Scope | None = None,
     ) -> None:
         self._folder = folder
         self._general, self._experts = general, tuple(experts)
         self._router, self._arbiter, self._scope = router, arbiter, scope
-        self._specs = {stage.name: _input(stage) for stage in (general, *experts)}
+        self._specs = {stage.name: stage.input for stage in (general, *experts)}
         self._costs: Float64s = np.array([expert.cost for expert in experts], dtype=np.float64)
         self._lock = threading.Lock()
         self._sessions: dict[str, GraphSession] = {}
@@ -250,16 +250,16 @@ class Pipeline:
         return np.zeros((len(general_logits), len(self._experts)), dtype=np.float32)
 
     def _open(self, stage: Stage) -> GraphSession:
-        if stage is self._router:
+        if isinstance(stage, ImageStage):
+            shared = any(expert.takes == FEATURES for expert in self._experts)
+            inputs, outputs = [str(stage.takes)], graph_outputs(stage.name, shared=shared)
+        elif isinstance(stage, Router):
             inputs, outputs = ["general_logits"], ["gain"]
-        elif stage is self._arbiter:
-            experts = [*(f"{expert.name}_logits" for expert in self._experts), "asked"]
-            inputs, outputs = ["general_logits", *(experts if self._experts else ())], ["probabilities"]
-        elif stage is self._scope:
+        elif isinstance(stage, Scope):
             inputs, outputs = ["general_logits", "embedding"], ["score"]
         else:
-            shared = any(expert.takes == FEATURES for expert in self._experts)
-            inputs, outputs = [stage.takes], graph_outputs(stage.name, shared=shared)
+            experts = [*(f"{expert.name}_logits" for expert in self._experts), "asked"]
+            inputs, outputs = ["general_logits", *(experts if self._experts else ())], ["probabilities"]
         return open_stage(self._folder, stage, inputs, outputs)
 
 
@@ -286,9 +286,3 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[stage] = now - self._started
         self._started = now
-
-
-def _input(stage: Stage) -> InputSpec:
-    if stage.input is None:
-        raise ValueError(f"stage {stage.name!r} sees no photo")
-    return stage.input

@@ -6,20 +6,20 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
+
+import msgspec
 
 from cascade.errors import BundleError, RecipeError
 from cascade.imaging.preprocessing import InputSpec
 from cascade.labels import LabelTree
-from cascade.training.recipe_sections import Augmentation, Backbone, Schedule, Teacher
+from cascade.training.recipe_sections import Augmentation, Backbone, Schedule, Section, Teacher
 
 __all__ = ["Recipe", "linked", "load_recipes", "read_toml"]
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(Section, frozen=True):
     """Everything that makes one image stage.
 
     Attributes:
@@ -32,37 +32,30 @@ class Recipe:
     """
 
     name: str
-    kind: str
-    labels: dict[str, str]
+    kind: Literal["general", "expert"]
+    labels: Annotated[dict[str, str], msgspec.Meta(min_length=2)]
     description: str = ""
-    backbone: Backbone = field(default_factory=Backbone)
-    input: InputSpec = field(default_factory=lambda: InputSpec(224, 224))
-    augment: Augmentation = field(default_factory=Augmentation)
-    train: Schedule = field(default_factory=Schedule)
-    teacher: Teacher = field(default_factory=Teacher)
-    card: dict[str, str] = field(default_factory=dict)
+    backbone: Backbone = msgspec.field(default_factory=Backbone)
+    input: InputSpec = msgspec.field(default_factory=lambda: InputSpec(224, 224))
+    augment: Augmentation = msgspec.field(default_factory=Augmentation)
+    train: Schedule = msgspec.field(default_factory=Schedule)
+    teacher: Teacher = msgspec.field(default_factory=Teacher)
+    card: dict[str, str] = msgspec.field(default_factory=dict)
     start: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("general", "expert"):
-            raise RecipeError(f"kind is {self.kind!r}; use 'general' or 'expert'")
+        super().__post_init__()
         if not self.name.isidentifier() or self.name in ("router", "arbiter"):
             raise RecipeError(f"name {self.name!r} must be an identifier and not 'router' or 'arbiter'")
         if (self.kind == "general") != (self.name == "general"):
             raise RecipeError("the recipe of kind 'general' is named 'general', and no other is")
         if self.kind == "expert" and self.train.negatives <= 0:
             raise RecipeError("an expert needs train.negatives above 0, to learn what is not its own")
-        if len(self.labels) < 2:
-            raise RecipeError("labels: at least two are needed")
 
     @property
     def outputs(self) -> int:
         """Number of logits."""
         return len(self.labels) + (self.kind == "expert")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON form; it goes into the provenance of the bundle."""
-        return asdict(self)
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that change whenever the recipe changes in more than the card's words."""
@@ -73,25 +66,11 @@ class Recipe:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read one recipe; raises `RecipeError` naming the file and the field."""
-        data = read_toml(path)
         try:
-            return cls(
-                name=data.pop("name"),
-                kind=data.pop("kind"),
-                labels=data.pop("labels"),
-                description=data.pop("description", ""),
-                backbone=_section(Backbone, data.pop("backbone", {}), "backbone"),
-                input=_section(InputSpec, data.pop("input", {"width": 224, "height": 224}), "input"),
-                augment=_section(Augmentation, data.pop("augment", {}), "augment"),
-                train=_section(Schedule, data.pop("train", {}), "train"),
-                teacher=_section(Teacher, data.pop("teacher", {}), "teacher"),
-                card=data.pop("card", {}),
-                **data,
-            )
-        except KeyError as error:
-            raise RecipeError(f"{path}: {error} is missing") from None
-        except (RecipeError, BundleError, TypeError) as error:
-            raise RecipeError(f"{path}: {error}") from None
+            return cls.from_dict(read_toml(path))
+        except (RecipeError, BundleError) as error:
+            text = str(error).removeprefix(f"{path}: ")
+            raise RecipeError(f"{path}: {text}") from None
 
 
 def linked(recipes: Sequence[Recipe]) -> tuple[Recipe, ...]:
@@ -109,7 +88,7 @@ def linked(recipes: Sequence[Recipe]) -> tuple[Recipe, ...]:
                 "stage, and only from 'stage:general'"
             )
     return tuple(
-        replace(recipe, start=general.fingerprint())
+        recipe.replace(start=general.fingerprint())
         if recipe.backbone.weights.startswith("stage:")
         else recipe
         for recipe in recipes
@@ -124,14 +103,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: is not TOML ({error})") from error
-
-
-def _section(kind: type, data: dict[str, Any], name: str) -> Any:
-    known = [f.name for f in fields(kind)]
-    unknown = sorted(set(data) - set(known))
-    if unknown:
-        raise RecipeError(f"[{name}] does not know {unknown[0]!r}; it knows: {', '.join(known)}")
-    return kind(**data)
 
 
 def load_recipes(paths: Iterable[Path]) -> tuple[Recipe, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -186,7 +186,7 @@ def _measure_apart(
     kind, _, name = recipe.backbone.weights.partition(":")
     if kind != "stage" or backbone_file(project.work, name).is_file():
         return _measure(recipe, photos, project, home)
-    untrained = replace(recipe, backbone=replace(recipe.backbone, weights="none"))
+    untrained = recipe.replace(backbone=recipe.backbone.replace(weights="none"))
     with TemporaryDirectory() as scratch:
         return _measure(untrained, photos, project, Path(scratch))
 

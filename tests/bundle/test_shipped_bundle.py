@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from cascade import Bundle, Cascade
+from cascade.bundle.stage import ImageStage
 from cascade.imaging.decoding import load_image
 from cascade.imaging.preprocessing import prepare
 from cascade.onnx_runtime import ort
@@ -70,7 +71,7 @@ def test_graphs_say_the_same_as_the_manifest(bundle: Bundle) -> None:
         session = ort.InferenceSession(str(bundle.folder / stage.file), providers=["CPUExecutionProvider"])
         metadata = session.get_modelmeta().custom_metadata_map
         assert metadata["cascade.stage"] == stage.name
-        if stage.input is not None:
+        if isinstance(stage, ImageStage):
             assert json.loads(metadata["cascade.labels"]) == list(stage.labels)
             assert json.loads(metadata["cascade.input"]) == stage.input.to_dict()
             assert metadata["cascade.takes"] == stage.takes
@@ -83,8 +84,7 @@ def test_preprocessing_gives_the_golden_pixels(bundle: Bundle, golden: dict[str,
         image = load_image(
             home / entry["photo"], target=bundle.decode_target, reducing_gap=bundle.reducing_gap
         )
-        for stage in (bundle.general, *bundle.experts):
-            assert stage.input is not None
+        for stage in bundle.image_stages:
             expected = np.asarray(Image.open(home / entry["prepared"][stage.name])).astype(int)
             difference = np.abs(prepare(image, stage.input).astype(int) - expected)
             assert difference.max() <= golden["tolerance"]["pixels"]
@@ -97,8 +97,7 @@ def test_every_stage_gives_the_golden_outputs(bundle: Bundle, golden: dict[str, 
     for entry in golden["photos"]:
         inputs = {
             stage.input: np.asarray(Image.open(home / entry["prepared"][stage.name]))[None]
-            for stage in (bundle.general, *bundle.experts)
-            if stage.input is not None
+            for stage in bundle.image_stages
         }
         for ask in ("never", "router", "always"):
             out = cascade.run_stages(inputs, ask=ask)

@@ -62,12 +62,12 @@ def test_numbers_survive_json() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"penalty": -1}, "must be 0 or more"),
-        ({"free_ranks": -1}, "must be 0 or more"),
-        ({"thresholds": []}, "there are no thresholds"),
+        ({"penalty": -1}, "penalty is -1; expected `float` >= 0.0"),
+        ({"free_ranks": -1}, "free_ranks is -1; expected `int` >= 0"),
+        ({"thresholds": []}, r"thresholds is \[\]; expected `array` of length >= 1"),
         ({"thresholds": [[0.9, 0.5], [0.8, 0.6]]}, "out of order after 0.9"),
         ({"thresholds": [[0.8, 0.5], [0.9, 0.4]]}, "out of order after 0.8"),
-        ({"penalty": "none"}, "field missing or wrong"),
+        ({"penalty": "none"}, "penalty is 'none'; expected `float`"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -17,8 +17,9 @@ from conftest import COLOURS, INDOOR_COLOUR, Ran
 from PIL import Image
 
 from cascade import Bundle, Cascade
-from cascade.bundle.stage import GraphFile, Stage
+from cascade.bundle.stage import General, GraphFile
 from cascade.errors import BundleError, UsageError
+from cascade.imaging.preprocessing import InputSpec
 from cascade.inference.golden_check import Checked, verify
 from cascade.inference.variants import VariantChoice, choose, choose_variant
 
@@ -172,12 +173,15 @@ def test_what_was_chosen_stays_chosen_when_the_bundle_is_handed_on(
 
 
 def test_a_variant_has_a_good_file_and_another_name_than_exact() -> None:
-    with pytest.raises(BundleError, match=r"\.onnx file in the bundle"):
-        GraphFile("../general.onnx", "0" * 64)
-    with pytest.raises(BundleError, match="SHA-256"):
-        GraphFile("general.onnx", "0")
+    with pytest.raises(BundleError, match=r"file is '\.\./general\.onnx'; expected `str` matching"):
+        GraphFile(file="../general.onnx", sha256="0" * 64)
+    with pytest.raises(BundleError, match="sha256 is '0'; expected `str` matching"):
+        GraphFile(file="general.onnx", sha256="0")
+    graph = GraphFile(file="b.onnx", sha256="0" * 64)
     with pytest.raises(BundleError, match="cannot name a variant"):
-        Stage("general", "a.onnx", "0" * 64, ("x",), variants={"exact": GraphFile("b.onnx", "0" * 64)})
+        General(
+            file="a.onnx", sha256="0" * 64, labels=("x",), input=InputSpec(8, 8), variants={"exact": graph}
+        )
     with pytest.raises(ValueError, match="flipped"):
         dataclasses.replace(CHECKED, flipped=5)
 

@@ -61,12 +61,20 @@ def test_adding_an_expert_is_adding_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("general", GENERAL.replace('kind = "general"', 'kind = "generic"'), "kind is 'generic'"),
-        ("general", GENERAL + "[train]\nepoch = 3\n", r"\[train\] does not know 'epoch'; it knows: "),
-        ("general", GENERAL + "[input]\nwidth = 4\nheight = 4\n", "width 4 is not in 8..4096"),
+        (
+            "general",
+            GENERAL.replace('kind = "general"', 'kind = "generic"'),
+            "expected 'general' or 'expert'",
+        ),
+        (
+            "general",
+            GENERAL + "[train]\nepoch = 3\n",
+            "unknown field `epoch`; it knows train_from, ",
+        ),
+        ("general", GENERAL + "[input]\nwidth = 4\nheight = 4\n", "input.width is 4; expected `int` >= 8"),
         ("general", GENERAL + '[backbone]\nweights = "hub"\n', "backbone.weights is 'hub'"),
         ("general", "name = ", "is not TOML"),
-        ("general", 'kind = "general"\n', "'name' is missing"),
+        ("general", 'kind = "general"\n', "general.toml: missing required field `name`"),
         ("rooms", ROOMS.replace("negatives = 0.5", "negatives = 0"), "needs train.negatives above 0"),
         ("rooms", ROOMS.replace('kitchen = "indoor"', 'kitchen = "outdoor"'), "kitchen is not a label"),
         ("rooms", ROOMS.replace('"rooms"', '"router"'), "must be an identifier and not 'router'"),
@@ -119,19 +127,19 @@ def test_values_outside_their_range_are_refused() -> None:
 )
 def test_every_field_of_the_schedule_has_its_range(plan: dict[str, object]) -> None:
     (name,) = plan
-    with pytest.raises(RecipeError, match=rf"train\.{name} is "):
+    with pytest.raises(RecipeError, match=rf"Schedule\.{name} is "):
         Schedule(**plan)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"share": 1.5}, r"teacher\.share is 1\.5"),
+        ({"share": 1.5}, r"Teacher\.share is 1\.5"),
         ({"backbones": (), "weights": (), "sides": ()}, "teacher.backbones names none"),
         ({"sides": (224,)}, "must be equally many"),
-        ({"folds": 1}, "teacher.folds is 1, below 2"),
-        ({"strength": 0.0}, r"teacher\.strength is 0\.0"),
-        ({"weights": ("timm", "hub")}, "'hub'"),
+        ({"folds": 1}, "Teacher.folds is 1; expected `int` >= 2"),
+        ({"strength": 0.0}, r"Teacher\.strength is 0\.0"),
+        ({"weights": ("timm", "hub")}, r"weights\[1\] is 'hub'; expected"),
     ],
 )
 def test_every_field_of_the_teacher_has_its_range(change: dict[str, object], message: str) -> None:

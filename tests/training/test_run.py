@@ -216,7 +216,7 @@ def test_recipes_share_the_cache_of_views(recipes: Path, photos: Path) -> None:
     general, expert = load_recipes([recipes])
     data = scan(photos).split("train")
     assert cache_key(general, data) == cache_key(expert, data)
-    other = dataclasses.replace(general, input=InputSpec(96, 96))
+    other = general.replace(input=InputSpec(96, 96))
     assert cache_key(general, data) != cache_key(other, data)
 
 
@@ -292,7 +292,7 @@ def test_packaged_weights_are_the_network_that_timm_describes() -> None:
 @pytest.mark.parametrize("train_from", ["blocks.3", "head", ""])
 def test_torch_and_onnx_agree(recipes: Path, train_from: str) -> None:
     general = load_recipes([recipes])[0]
-    recipe = dataclasses.replace(general, train=dataclasses.replace(general.train, train_from=train_from))
+    recipe = general.replace(train=general.train.replace(train_from=train_from))
     network = build(recipe).eval()
     torch.nn.init.normal_(network.head.weight, std=0.3)
     model = export_stage(network, recipe.input, outputs=["logits", "embedding"], metadata={"a": "b"})
@@ -340,10 +340,10 @@ def test_a_stage_shares_features_only_if_its_own_would_be_the_same(recipes: Path
 
     assert takes(general) == IMAGE
     assert takes(expert) == FEATURES
-    later = dataclasses.replace(expert.train, train_from="blocks.6")
-    assert takes(dataclasses.replace(expert, train=later)) == IMAGE
-    assert takes(dataclasses.replace(expert, input=InputSpec(96, 96))) == IMAGE
-    assert takes(dataclasses.replace(expert, backbone=Backbone("tf_efficientnet_lite0", "none"))) == IMAGE
+    later = expert.train.replace(train_from="blocks.6")
+    assert takes(expert.replace(train=later)) == IMAGE
+    assert takes(expert.replace(input=InputSpec(96, 96))) == IMAGE
+    assert takes(expert.replace(backbone=Backbone("tf_efficientnet_lite0", "none"))) == IMAGE
 
 
 def test_int8_experts_take_the_features_of_the_int8_general_model(
@@ -372,10 +372,9 @@ def test_only_what_the_recipe_says_is_trained(recipes: Path) -> None:
 
 def test_any_timm_network_can_be_a_backbone(recipes: Path) -> None:
     general = load_recipes([recipes])[0]
-    recipe = dataclasses.replace(
-        general,
+    recipe = general.replace(
         backbone=Backbone("resnet18", "none"),
-        train=dataclasses.replace(general.train, train_from="layer4"),
+        train=general.train.replace(train_from="layer4"),
     )
     network = build(recipe)
     trained = [name for name, p in network.named_parameters() if p.requires_grad]
@@ -397,6 +396,6 @@ def test_a_backbone_that_cannot_be_built_is_named(
     recipes: Path, backbone: Backbone, train_from: str, message: str
 ) -> None:
     general: Recipe = load_recipes([recipes])[0]
-    plan = dataclasses.replace(general.train, train_from=train_from)
+    plan = general.train.replace(train_from=train_from)
     with pytest.raises(RecipeError, match=message):
-        build(dataclasses.replace(general, backbone=backbone, train=plan))
+        build(general.replace(backbone=backbone, train=plan))

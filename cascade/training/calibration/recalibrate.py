@@ -10,16 +10,15 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import onnx
 
 import cascade
 from cascade.bundle.manifest import Bundle
-from cascade.bundle.stage import EXACT, GraphFile, Stage
+from cascade.bundle.stage import EXACT, GraphFile, ImageStage
 from cascade.classifier import Cascade
 from cascade.errors import DataError
 from cascade.evaluation.dataset import Dataset, Photo, scan
@@ -37,6 +36,8 @@ __all__ = ["recalibrate"]
 #: With fewer photos the fit is chance. (A promise needs more, and says so itself.)
 _FEWEST: Final = 30
 _FIRST_VERSION: Final = "0.1.0"
+
+_Stage = TypeVar("_Stage", bound=ImageStage)
 
 
 def recalibrate(
@@ -103,9 +104,9 @@ def recalibrate(
 
 def _whole(bundle: Bundle) -> Bundle:
     """Return the bundle if every graph is what its manifest says; raises `BundleError`."""
-    for stage in bundle.stages:
-        for variant in (EXACT, *stage.variants):
-            bundle.check_hash(stage.as_variant(variant))
+    for variant in bundle.variants:
+        for stage in bundle.with_variant(variant).stages:
+            bundle.check_hash(stage)
     return bundle
 
 
@@ -180,7 +181,7 @@ def _training(folder: Path) -> dict[str, Any]:
         return {}  # metrics.json is for people; a bundle is whole without it
 
 
-def _adopt(bundle: Bundle, stage: Stage, folder: Path, title: str) -> Stage:
+def _adopt(bundle: Bundle, stage: _Stage, folder: Path, title: str) -> _Stage:
     """Copy the graphs of an image stage; their metadata names the new bundle."""
 
     def copy(file: str) -> str:
@@ -192,5 +193,7 @@ def _adopt(bundle: Bundle, stage: Stage, folder: Path, title: str) -> Stage:
         (folder / file).write_bytes(content)
         return hashlib.sha256(content).hexdigest()
 
-    variants = {key: GraphFile(graph.file, copy(graph.file)) for key, graph in stage.variants.items()}
-    return replace(stage, sha256=copy(stage.file), variants=variants)
+    variants = {
+        key: GraphFile(file=graph.file, sha256=copy(graph.file)) for key, graph in stage.variants.items()
+    }
+    return stage.replace(sha256=copy(stage.file), variants=variants)

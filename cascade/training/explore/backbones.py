@@ -153,8 +153,8 @@ def _examine(
     own = base.backbone.weights if candidate.name == base.backbone.name else "timm"
     backbone = Backbone(candidate.name, candidate.weights or own)
     side = candidate.side or int(resolve_model_data_config(load_backbone(backbone))["input_size"][-1])
-    spec = replace(base.input, width=side, height=side)
-    recipe = replace(base, backbone=backbone, input=spec, train=Schedule(train_from="head"))
+    spec = base.input.replace(width=side, height=side)
+    recipe = base.replace(backbone=backbone, input=spec, train=Schedule(train_from="head"))
     network = build(recipe)
     cost = floating_point_operations(network, spec)
     model = export_stage(network, spec, outputs=["logits"], metadata={})

@@ -11,7 +11,7 @@ import csv
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import count, islice
 from pathlib import Path
 from typing import Final
@@ -110,7 +110,7 @@ def study_recipe(recipe: Recipe, project: Project, *, steps: int, log: TrainingL
     plan = recipe.train
     photos = len(project.data.split("train"))
     views = max(min(recipe.augment.views, math.ceil(steps * plan.batch_size / photos)), 1)
-    short = replace(recipe, augment=replace(recipe.augment, views=views))
+    short = recipe.replace(augment=recipe.augment.replace(views=views))
     torch.manual_seed(plan.seed)
     network = build(short, project.work)
     examples = prepare_training_data(

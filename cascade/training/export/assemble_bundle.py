@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import cascade
-from cascade.bundle.stage import FEATURES, IMAGE, Stage
+from cascade.bundle.stage import FEATURES, IMAGE, Expert, General
 from cascade.evaluation.dataset import Dataset
 from cascade.imaging.decoding import load_image
 from cascade.imaging.preprocessing import InputSpec, decoding_of, prepare
@@ -81,7 +81,7 @@ def assemble_bundle(
     }
     costs = {key: round(value / work["general"], 4) for key, value in work.items()}
     ranges = _RangePhotos(dataset, general.train.seed, recipes, networks["general"].network)
-    stages = []
+    entries = []
     for recipe in recipes:
         stage = _ImageStage(
             recipe,
@@ -92,13 +92,13 @@ def assemble_bundle(
         entry = _export(stage, folder, title, costs[recipe.name], log)
         if options.int8:
             entry["variants"] = {"int8": _export_int8(stage, folder, title, ranges, log)}
-        stages.append(Stage.from_dict(recipe.name, entry))
+        entries.append(entry if recipe is general else entry | {"name": recipe.name})
     draft = Draft(
         options.name,
         options.version,
         LabelTree(tuple(general.labels), dict(general.labels)),
-        stages[0],
-        tuple(stages[1:]),
+        General.from_dict(entries[0]),
+        tuple(Expert.from_dict(entry) for entry in entries[1:]),
         _provenance(recipes, dataset, options.out_of_scope),
         general.card,
         {key: list(fitted.history) for key, fitted in networks.items()},

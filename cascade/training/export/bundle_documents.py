@@ -20,11 +20,11 @@ from typing import Any, Final
 import onnx
 
 from cascade.bundle.files import file_hashes
-from cascade.bundle.manifest import FORMAT_VERSION, MANIFEST, Bundle
-from cascade.bundle.schema import SCHEMA_FILE
+from cascade.bundle.json_schema import SCHEMA_FILE
+from cascade.bundle.manifest import MANIFEST, Bundle
+from cascade.bundle.schema import FORMAT_VERSION
 from cascade.bundle.signing import SIGNATURE
 from cascade.bundle.stage import FEATURES
-from cascade.imaging.preprocessing import decoding_of
 from cascade.training.export.golden import TOLERANCE, write_golden
 from cascade.training.export.packaging import write_policy
 from cascade.training.export.readable_json import readable_json
@@ -75,8 +75,7 @@ def seal(folder: Path) -> None:
 
 def _facts(bundle: Bundle) -> dict[str, Any]:
     """Return what EMBEDDING.md says about this bundle in particular."""
-    specs = [stage.input for stage in (bundle.general, *bundle.experts) if stage.input]
-    (width, height), gap = decoding_of(specs)
+    (width, height), gap = bundle.decode_target, bundle.reducing_gap
     golden = json.loads((bundle.folder / "golden" / "golden.json").read_text(encoding="utf-8"))
     averaged = next(e["if_blocks_averaged"] for e in golden["photos"] if e["photo"].startswith("large"))
     sets = bundle.label_sets
@@ -104,9 +103,8 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
 
 def _inputs(bundle: Bundle) -> list[str]:
     rows = ["| stage | takes | width x height | crop | interpolation |", "|---|---|---|---|---|"]
-    for stage in (bundle.general, *bundle.experts):
+    for stage in bundle.image_stages:
         spec = stage.input
-        assert spec is not None  # Bundle checks it
         crop = spec.crop if spec.crop == "squash" else f"{spec.crop}, crop_fraction {spec.crop_fraction:g}"
         rows.append(
             f"| {stage.name} | {stage.takes} | {spec.width} x {spec.height} | {crop} | {spec.interpolation} |"

@@ -16,7 +16,7 @@ import numpy as np
 
 from cascade.arrays import Float32s
 from cascade.bundle.manifest import Bundle
-from cascade.bundle.stage import Stage
+from cascade.bundle.stage import Expert, General
 from cascade.errors import DataError
 from cascade.evaluation.dataset import Dataset, Photo
 from cascade.inference.cpu import usable_cores
@@ -62,8 +62,8 @@ class Draft:
     name: str
     version: str
     tree: LabelTree
-    general: Stage
-    experts: tuple[Stage, ...]
+    general: General
+    experts: tuple[Expert, ...]
     provenance: Mapping[str, Any]
     words: Mapping[str, str]
     training: Mapping[str, Any]
@@ -163,7 +163,7 @@ def _write_stages(
     arbiter = arbiter_graph(calibration.arbiter, labels, own, draft.metadata("arbiter"))
     stages: dict[str, Any] = {
         "general": draft.general.to_dict(),
-        "experts": [{"name": expert.name, **expert.to_dict()} for expert in draft.experts],
+        "experts": [expert.to_dict() for expert in draft.experts],
         "router": None,
         "arbiter": stage_entry(arbiter, "arbiter", folder, labels=list(labels)),
         "scope": None,

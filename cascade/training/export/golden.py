@@ -134,7 +134,7 @@ def write_golden(folder: Path, photos: Iterable[GoldenPhoto] | None = None) -> N
     by `cascade.training.export.packaging.write_policy`.
     """
     bundle = Bundle.load(folder)
-    specs = [stage.input for stage in (bundle.general, *bundle.experts) if stage.input]
+    specs = [stage.input for stage in bundle.image_stages]
     target, gap = decoding_of(specs)
     if photos is None:
         width, height = (math.ceil(side * 2 * gap) for side in target)
@@ -162,7 +162,7 @@ def write_golden(folder: Path, photos: Iterable[GoldenPhoto] | None = None) -> N
                 "size": size,
                 "reduction": reduction_factor(size, target, gap),
                 "decoded_size": load_image(path, target=target, reducing_gap=gap).size,
-                "prepared": {s.name: files[s.input] for s in (bundle.general, *bundle.experts) if s.input},
+                "prepared": {s.name: files[s.input] for s in bundle.image_stages},
                 **entry,
                 # What becomes of it when blocks are averaged although the decoder could have reduced.
                 "if_blocks_averaged": {

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cascade.bundle.manifest import Bundle
+from cascade.bundle.stage import ImageStage
 
 __all__ = ["model_card"]
 
@@ -27,10 +28,9 @@ def model_card(bundle: Bundle, metrics: Mapping[str, Any], words: Mapping[str, s
     lines += ["", "## Stages", "", "| stage | MB | input | labels | cost |", "|---|---|---|---|---|"]
     for stage in bundle.stages:
         size = (bundle.folder / stage.file).stat().st_size / 1e6
-        cost = (
-            f"{stage.cost:g}" if stage.input else "negligible"
-        )  # small graphs of numbers; nobody counted them
-        spec = f"{stage.input.width} x {stage.input.height}" if stage.input else ""
+        cost, spec = "negligible", ""  # small graphs of numbers; nobody counted them
+        if isinstance(stage, ImageStage):
+            cost, spec = f"{stage.cost:g}", f"{stage.input.width} x {stage.input.height}"
         lines.append(f"| {stage.name} | {size:.1f} | {spec} | {len(stage.labels)} | {cost} |")
     lines += ["", "Cost is in units of one run of the general model (floating-point operations).", ""]
     lines += _measured(bundle) + _calibration(metrics)

@@ -16,7 +16,8 @@ from typing import Any, Final
 import numpy as np
 import onnx
 
-from cascade.bundle.manifest import FORMAT_VERSION, MANIFEST, Bundle
+from cascade.bundle.manifest import MANIFEST, Bundle
+from cascade.bundle.schema import FORMAT_VERSION
 from cascade.errors import OutputError
 from cascade.inference.operating_point import choose_point
 from cascade.ownership import check_bundle_target

@@ -13,7 +13,6 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
@@ -82,8 +81,8 @@ def teacher_probabilities(
 
 def opinions_file(recipe: Recipe, photos: Sequence[Photo], folder: Path, seed: int) -> Path:
     """Return where the opinions of a recipe's teacher are kept, whether they are there or not."""
-    prepared = asdict(recipe.input) | {"width": None, "height": None}  # the teacher has sides of its own
-    opinion = asdict(recipe.teacher) | {"share": None, "seed": seed, "input": prepared}
+    prepared = recipe.input.to_dict() | {"width": None, "height": None}  # the teacher has sides of its own
+    opinion = recipe.teacher.to_dict() | {"share": None, "seed": seed, "input": prepared}
     parts = [opinion, [(p.label, p.sha256) for p in photos]]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return folder / f"teacher_{key}.npy"
@@ -98,7 +97,7 @@ def extractors(recipe: Recipe) -> Iterator[Recipe]:
             kind="general",
             labels=recipe.labels,
             backbone=Backbone(name, weights),
-            input=replace(recipe.input, width=side, height=side),
+            input=recipe.input.replace(width=side, height=side),
             train=Schedule(train_from="head"),
         )
 

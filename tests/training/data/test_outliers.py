@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -23,9 +21,8 @@ GENERAL = Recipe(
     labels={"bar": "indoor", "office": "indoor", "river": "outdoor", "coast": "outdoor", "menu": "menu"},
     train=Schedule(outliers=0.25, batch_size=8, epochs=4, restart_at=2, seed=3),
 )
-EXPERT = replace(
-    GENERAL, name="rooms", kind="expert", labels={"bar": "indoor", "office": "indoor"},
-    train=replace(GENERAL.train, negatives=1.0, restart_at=0),
+EXPERT = GENERAL.replace(name="rooms", kind="expert", labels={"bar": "indoor", "office": "indoor"},
+    train=GENERAL.train.replace(negatives=1.0, restart_at=0),
 )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +65,7 @@ def test_without_a_trained_general_model_the_message_says_what_to_train(tmp_path
 def test_what_an_expert_starts_from_is_part_of_its_identity() -> None:
     one, other = (
         linked([general, expert()])[1]
-        for general in (GENERAL, replace(GENERAL, train=replace(GENERAL.train, epochs=3)))
+        for general in (GENERAL, GENERAL.replace(train=GENERAL.train.replace(epochs=3)))
     )
     assert one.fingerprint() != other.fingerprint()
     assert linked([GENERAL, expert("none")])[1] == expert("none")
@@ -74,7 +73,7 @@ def test_what_an_expert_starts_from_is_part_of_its_identity() -> None:
 
 @pytest.mark.parametrize("weights", ["stage:rooms", "stage:general"])
 def test_only_experts_start_from_a_stage_and_only_from_the_general_one(weights: str) -> None:
-    general = replace(GENERAL, backbone=Backbone("tf_efficientnet_lite0", "stage:general"))
+    general = GENERAL.replace(backbone=Backbone("tf_efficientnet_lite0", "stage:general"))
     with pytest.raises(RecipeError, match="only experts start from a stage"):
         linked([general] if weights == "stage:general" else [GENERAL, expert(weights)])
 
@@ -83,9 +82,8 @@ def test_a_network_starts_from_the_general_model_of_a_bundle() -> None:
     """Same photo, same embedding as the bundle's own graph gives, to the half precision of its weights."""
     bundle = Bundle.load(None)
     spec = bundle.general.input
-    assert spec is not None
     backbone = Backbone("tf_efficientnet_lite0", "bundle:default")
-    network = build(replace(GENERAL, input=spec, backbone=backbone))
+    network = build(GENERAL.replace(input=spec, backbone=backbone))
     pixels = np.random.default_rng(5).integers(0, 256, (2, 9, 9, 3), dtype=np.uint8)
     photos = np.stack([np.asarray(Image.fromarray(p).resize((spec.width, spec.height))) for p in pixels])
     expected = Pipeline.of(bundle).run({spec: photos}, ask="never").embedding
@@ -97,4 +95,4 @@ def test_a_network_starts_from_the_general_model_of_a_bundle() -> None:
 
 def test_another_backbone_than_the_bundles_is_refused() -> None:
     with pytest.raises(RecipeError, match="has another backbone"):
-        build(replace(GENERAL, backbone=Backbone("tf_efficientnet_lite1", "bundle:default")))
+        build(GENERAL.replace(backbone=Backbone("tf_efficientnet_lite1", "bundle:default")))

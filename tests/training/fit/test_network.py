@@ -61,7 +61,7 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     data: Dataset, work: Path, views: Path, log: type[TrainingLog] = TrainingLog, **plan: object
 ) -> Fitted:
-    recipe = replace(RECIPE, train=replace(RECIPE.train, **plan))
+    recipe = RECIPE.replace(train=RECIPE.train.replace(**plan))
     with log() as told:
         return fit(recipe, data, work, device=CPU, log=told, views=views)
 
@@ -254,7 +254,7 @@ def test_a_network_that_saw_outliers_is_less_sure_of_such_photos(
     image = torch.from_numpy(np.array(Image.open(outliers[0].path))).permute(2, 0, 1)[None]
 
     def surest(**plan: object) -> float:
-        recipe = replace(RECIPE, train=replace(RECIPE.train, early_stopping=6, **plan))
+        recipe = RECIPE.replace(train=RECIPE.train.replace(early_stopping=6, **plan))
         with TrainingLog() as told:
             work = tmp_path / str(len(plan))
             fitted = fit(recipe, data, work, device=CPU, log=told, views=views, outliers=outliers)

@@ -45,7 +45,7 @@ def test_a_wrong_label_does_not_reach_its_own_photo() -> None:
     features = np.concatenate([features, noise.astype(np.float32)], axis=1)
     flipped = labels.copy()
     flipped[7] = "b"
-    teacher = replace(TEACHER, strength=100.0)
+    teacher = TEACHER.replace(strength=100.0)
     saw_it = make_pipeline(StandardScaler(), LogisticRegression(C=teacher.strength)).fit(features, flipped)
     assert saw_it.predict(features[7:8]) == ["b"]
     said = opinions(features, flipped, teacher, seed=0)
@@ -72,22 +72,22 @@ def test_a_label_of_a_single_photo_is_nobodys_opinion() -> None:
 
 def test_opinions_are_mixed_into_smoothed_labels() -> None:
     said = np.array([[0.7, 0.2, 0.1], [0.0, 0.4, 0.6]], dtype=np.float32)
-    soft = soften(replace(GENERAL, train=Schedule(label_smoothing=0.3)), np.array([0, 2]), "abc", said)
+    soft = soften(GENERAL.replace(train=Schedule(label_smoothing=0.3)), np.array([0, 2]), "abc", said)
     np.testing.assert_allclose(soft, [[0.75, 0.15, 0.1], [0.05, 0.25, 0.7]], rtol=1e-6)
 
 
 def test_not_mine_gets_the_mass_of_all_other_labels() -> None:
     said = np.array([[0.7, 0.2, 0.1], [0.0, 0.4, 0.6]], dtype=np.float32)
-    pupil = replace(EXPERT, train=replace(EXPERT.train, label_smoothing=0.0))
+    pupil = EXPERT.replace(train=EXPERT.train.replace(label_smoothing=0.0))
     # Its logits are b, a, not mine.
-    soft = soften(replace(pupil, teacher=replace(TEACHER, share=1.0)), np.array([1, 2]), "abc", said)
+    soft = soften(pupil.replace(teacher=TEACHER.replace(share=1.0)), np.array([1, 2]), "abc", said)
     np.testing.assert_allclose(soft, [[0.2, 0.7, 0.1], [0.4, 0.0, 0.6]], rtol=1e-6)
     soft = soften(pupil, np.array([1, 2]), "abc", said)
     np.testing.assert_allclose(soft, [[0.1, 0.85, 0.05], [0.2, 0.0, 0.8]], rtol=1e-6)
 
 
 def test_without_a_teacher_labels_are_smoothed() -> None:
-    soft = soften(replace(GENERAL, train=Schedule(label_smoothing=0.3)), np.array([1]), (), None)
+    soft = soften(GENERAL.replace(train=Schedule(label_smoothing=0.3)), np.array([1]), (), None)
     np.testing.assert_allclose(soft, [[0.1, 0.8, 0.1]], rtol=1e-6)
 
 
@@ -112,12 +112,12 @@ def test_opinions_are_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     first = ask(GENERAL)
     np.testing.assert_array_equal(ask(EXPERT), first)
-    np.testing.assert_array_equal(ask(replace(GENERAL, teacher=replace(TEACHER, share=0.9))), first)
+    np.testing.assert_array_equal(ask(GENERAL.replace(teacher=TEACHER.replace(share=0.9))), first)
     assert len(asked) == 1, "recipes with the same teacher share what it said"
-    ask(replace(GENERAL, teacher=replace(TEACHER, strength=1.0)))
+    ask(GENERAL.replace(teacher=TEACHER.replace(strength=1.0)))
     ask(GENERAL, [replace(photos[0], label="b"), *photos[1:]])
-    ask(replace(GENERAL, input=replace(GENERAL.input, reducing_gap=3.0)))
+    ask(GENERAL.replace(input=GENERAL.input.replace(reducing_gap=3.0)))
     ask(GENERAL, seed=4)
     assert len(asked) == 5, "another teacher, input or seed, or other labels, are another opinion"
-    np.testing.assert_array_equal(ask(replace(GENERAL, train=Schedule(seed=9))), first)
+    np.testing.assert_array_equal(ask(GENERAL.replace(train=Schedule(seed=9))), first)
     assert not list(tmp_path.glob("*.partial*"))
