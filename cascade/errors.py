@@ -14,6 +14,8 @@ A message says what is wrong, where, and what to do next.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "OutputError",
     "RecipeError",
     "UsageError",
+    "needs_extra",
 ]
 
 #: The codes that a row with `status: error` can carry, and what each of them means.
@@ -113,6 +116,22 @@ class MissingExtraError(CascadeError):
             f"{feature} needs packages that are not installed here; "
             f"install them with: pip install 'cascade-vision[{extra}]'"
         )
+
+
+@contextmanager
+def needs_extra(feature: str, extra: str) -> Iterator[None]:
+    """Put around imports that only an extra brings; one that fails raises `MissingExtraError`.
+
+    Args:
+        feature: see `MissingExtraError`.
+        extra: likewise.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "cascade":
+            raise
+        raise MissingExtraError(feature, extra) from error
 
 
 class ImageError(CascadeError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from cascade.errors import BundleError, MissingExtraError, UsageError
+from cascade.errors import BundleError, UsageError, needs_extra
 
 __all__ = ["SIGNATURE", "check_signature", "sign"]
 
@@ -82,8 +82,6 @@ def _bad_key(path: Path, error: Exception) -> UsageError:
 
 
 def _library(command: str) -> ModuleType:
-    try:
+    with needs_extra(command, "sign"):
         import model_signing
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(command, "sign") from error
     return model_signing

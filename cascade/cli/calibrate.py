@@ -13,8 +13,8 @@ from cascade.cli.options import (
     out_of_scope_option,
     promised_error_option,
     replace_option,
-    training_extra,
 )
+from cascade.errors import needs_extra
 from cascade.evaluation.label_map import parse_label_map
 
 __all__ = ["calibrate"]
@@ -57,7 +57,7 @@ def calibrate(
 
     Example: cascade calibrate my-photos --out my-bundle
     """
-    with training_extra("cascade calibrate"):
+    with needs_extra("cascade calibrate", "train"):
         from cascade.training.calibration.recalibrate import recalibrate
     recalibrate(
         bundle,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from cascade.cli.options import command, training_extra
-from cascade.errors import UsageError
+from cascade.cli.options import command
+from cascade.errors import UsageError, needs_extra
 
 __all__ = ["compare"]
 
@@ -53,7 +53,7 @@ def compare(
     names = [name for text in backbones for name in text.split(",") if name.strip()]
     if not names:
         raise UsageError("--backbones names none; give timm models, e.g. tf_efficientnet_lite0,resnet18")
-    with training_extra("cascade compare"):
+    with needs_extra("cascade compare", "train"):
         from cascade.training.explore import backbones as work
         from cascade.training.training_log import table_console
     found = [work.Candidate.parse(name) for name in names]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -38,17 +38,7 @@ _SAMPLES: Final = {
 @command
 @model_options
 @click.option("--explain", is_flag=True, help="Show how each answer came about.")
-def demo(
-    bundle: Path | None,
-    ask: str,
-    operating_point: str,
-    max_error: float | None,
-    budget: float | None,
-    top_k: int,
-    workers: int | None,
-    variant: str,
-    explain: bool,
-) -> None:
+def demo(bundle: Path | None, explain: bool, **chosen: Any) -> None:
     """Classify the sample photos that come inside scikit-learn and scikit-image.
 
     Some of them show nothing that the bundle knows (a cat, a rocket): a good answer to those is "unknown".
@@ -57,16 +47,7 @@ def demo(
     photos = sample_photos()
     from cascade.classifier import Cascade
 
-    cascade = Cascade(
-        bundle,
-        operating_point=operating_point,
-        max_error=max_error,
-        budget=budget,
-        top_k=top_k,
-        ask=ask,
-        workers=workers,
-        variant=variant,
-    )
+    cascade = Cascade(bundle, **chosen)  # the names of the options are those of the arguments
     name = bundle_id(cascade.bundle)
     tree = cascade.bundle.tree
     table = make_format(

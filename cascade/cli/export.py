@@ -9,12 +9,8 @@ import click
 from cascade.bundle.manifest import Bundle
 from cascade.bundle.stage import EXACT
 from cascade.cli import completion
-from cascade.cli.options import (
-    Choice,
-    bundle_option,
-    command,
-)
-from cascade.errors import MissingExtraError, UsageError
+from cascade.cli.options import Choice, bundle_option, command
+from cascade.errors import UsageError, needs_extra
 
 __all__ = ["export"]
 
@@ -86,15 +82,11 @@ def export(
 def _export(
     bundle: Bundle, single: Path | None, prepared: bool, layout: str | None, folder: Path | None, variant: str
 ) -> None:
-    try:
+    with needs_extra("cascade export", "export"):
         import onnx
 
         from cascade.export.layouts import write_layout
         from cascade.export.single_file import single_file
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "cascade":
-            raise
-        raise MissingExtraError("cascade export", "export") from error
     if single is not None:
         onnx.save(single_file(bundle, prepared=prepared, variant=variant), single)
         click.echo(f"written: {single} ({single.stat().st_size / 1e6:.1f} MB)")

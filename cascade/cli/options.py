@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
 from cascade.cli import completion
-from cascade.errors import MissingExtraError
 from cascade.inference.routing import ASK_MODES
 
 __all__ = [
@@ -30,7 +28,6 @@ __all__ = [
     "quiet_option",
     "replace_option",
     "together",
-    "training_extra",
     "variant_option",
 ]
 
@@ -75,95 +72,72 @@ def together(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return add
 
 
-def bundle_option(command: Command) -> Command:
-    """Add ``--bundle``."""
-    return click.option(
-        "--bundle",
-        metavar="DIR",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="Folder of the bundle to use.  [default: $CASCADE_BUNDLE, else the shipped one]",
-    )(command)
+bundle_option: Final = click.option(
+    "--bundle",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the bundle to use.  [default: $CASCADE_BUNDLE, else the shipped one]",
+)
 
+ask_option: Final = click.option(
+    "--ask",
+    type=Choice(ASK_MODES),
+    default="router",
+    show_default=True,
+    help="Which experts are asked: those that the router expects to help, none, or all.",
+)
 
-def ask_option(command: Command) -> Command:
-    """Add ``--ask``."""
-    return click.option(
-        "--ask",
-        type=Choice(ASK_MODES),
-        default="router",
-        show_default=True,
-        help="Which experts are asked: those that the router expects to help, none, or all.",
-    )(command)
+#: --out-of-scope: photos that teach a bundle what it does not know.
+out_of_scope_option: Final = click.option(
+    "--out-of-scope",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Photos that are none of the labels, as KIND/FILE or train/KIND/FILE: the bundle answers photos "
+    "like them less often.",
+)
 
+label_map_option: Final = click.option(
+    "--label-map",
+    metavar="FOLDER=LABEL",
+    multiple=True,
+    help="Photos of this folder show that label, e.g. livingroom=living_room; may be given several times,"
+    " or name a text file of such lines.",
+)
 
-def out_of_scope_option(command: Command) -> Command:
-    """Add ``--out-of-scope``: photos that teach a bundle what it does not know."""
-    return click.option(
-        "--out-of-scope",
-        metavar="DIR",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="Photos that are none of the labels, as KIND/FILE or train/KIND/FILE: the bundle answers photos "
-        "like them less often.",
-    )(command)
+operating_point_option: Final = click.option(
+    "--operating-point",
+    metavar="NAME",
+    default="default",
+    shell_complete=completion.operating_points,
+    show_default=True,
+    help="What decides between a label, a broader one and unknown; see `cascade info`.",
+)
 
+max_error_option: Final = click.option(
+    "--max-error",
+    metavar="SHARE",
+    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+    help="Promise that at most this share of the answers is wrong, e.g. 0.05; what cannot be answered"
+    " within it is a broader label or unknown. Takes the place of --operating-point.",
+)
 
-def label_map_option(command: Command) -> Command:
-    """Add ``--label-map``."""
-    return click.option(
-        "--label-map",
-        metavar="FOLDER=LABEL",
-        multiple=True,
-        help="Photos of this folder show that label, e.g. livingroom=living_room; may be given several times,"
-        " or name a text file of such lines.",
-    )(command)
+budget_option: Final = click.option(
+    "--budget",
+    metavar="SHARE",
+    type=click.FloatRange(0.0, 1.0),
+    help="How much to spend on experts: from 0, the general model alone, to 1, ask whenever it may help;"
+    " see `cascade info`.  [default: that of the operating point]",
+)
 
-
-def operating_point_option(command: Command) -> Command:
-    """Add ``--operating-point``."""
-    return click.option(
-        "--operating-point",
-        metavar="NAME",
-        default="default",
-        shell_complete=completion.operating_points,
-        show_default=True,
-        help="What decides between a label, a broader one and unknown; see `cascade info`.",
-    )(command)
-
-
-def max_error_option(command: Command) -> Command:
-    """Add ``--max-error``."""
-    return click.option(
-        "--max-error",
-        metavar="SHARE",
-        type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
-        help="Promise that at most this share of the answers is wrong, e.g. 0.05; what cannot be answered"
-        " within it is a broader label or unknown. Takes the place of --operating-point.",
-    )(command)
-
-
-def budget_option(command: Command) -> Command:
-    """Add ``--budget``."""
-    return click.option(
-        "--budget",
-        metavar="SHARE",
-        type=click.FloatRange(0.0, 1.0),
-        help="How much to spend on experts: from 0, the general model alone, to 1, ask whenever it may help;"
-        " see `cascade info`.  [default: that of the operating point]",
-    )(command)
-
-
-def variant_option(command: Command) -> Command:
-    """Add ``--variant``."""
-    return click.option(
-        "--variant",
-        metavar="NAME",
-        default="auto",
-        shell_complete=completion.variants,
-        show_default=True,
-        help="Graphs to run: exact, int8 if the bundle has it, or auto: the fastest that computes correctly"
-        " on this machine; see `cascade verify`.",
-    )(command)
-
+variant_option: Final = click.option(
+    "--variant",
+    metavar="NAME",
+    default="auto",
+    shell_complete=completion.variants,
+    show_default=True,
+    help="Graphs to run: exact, int8 if the bundle has it, or auto: the fastest that computes correctly"
+    " on this machine; see `cascade verify`.",
+)
 
 #: Every option that decides how photos are classified.
 model_options: Final = together(
@@ -189,41 +163,19 @@ model_options: Final = together(
     variant_option,
 )
 
+#: --max-error of the commands that make a bundle.
+promised_error_option: Final = click.option(
+    "--max-error",
+    metavar="SHARE",
+    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+    default=0.15,
+    show_default=True,
+    help="Share of wrong answers that the default operating point may give.",
+)
 
-def promised_error_option(command: Command) -> Command:
-    """Add ``--max-error`` of the commands that make a bundle."""
-    return click.option(
-        "--max-error",
-        metavar="SHARE",
-        type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
-        default=0.15,
-        show_default=True,
-        help="Share of wrong answers that the default operating point may give.",
-    )(command)
+#: --replace of the commands that make a bundle.
+replace_option: Final = click.option(
+    "--replace", is_flag=True, help="Replace the bundle that --out holds; without this it is refused."
+)
 
-
-def replace_option(command: Command) -> Command:
-    """Add ``--replace`` of the commands that make a bundle."""
-    return click.option(
-        "--replace", is_flag=True, help="Replace the bundle that --out holds; without this it is refused."
-    )(command)
-
-
-@contextmanager
-def training_extra(name: str) -> Iterator[None]:
-    """Around the import of what only the extra `train` brings: name the pip command where it is missing.
-
-    Args:
-        name: of the command, for the message.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "cascade":
-            raise
-        raise MissingExtraError(name, "train") from error
-
-
-def quiet_option(command: Command) -> Command:
-    """Add ``--quiet``."""
-    return click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")(command)
+quiet_option: Final = click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cascade.cli.options import bundle_option, command, variant_option
-from cascade.errors import MissingExtraError, UsageError
+from cascade.cli.options import bundle_option, command, together, variant_option
+from cascade.errors import UsageError, needs_extra
 
 if TYPE_CHECKING:
     from cascade.serving.settings import ServeSettings
@@ -28,43 +27,33 @@ def needs_serve(name: str) -> None:
     Args:
         name: of the command, for the message.
     """
-    try:
+    with needs_extra(name, "serve"):
         import prometheus_client  # noqa: F401
         import python_multipart  # noqa: F401
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(name, "serve") from error
 
 
-def listen_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add where to listen and who may talk to us."""
-    decorators = (
-        click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
-        click.option(
-            "--port",
-            type=click.IntRange(0, 65535),
-            default=8000,
-            show_default=True,
-            help="0 takes a free one.",
-        ),
-        click.option(
-            "--allow-host",
-            metavar="NAME",
-            multiple=True,
-            help="A name by which clients may call this service, besides localhost and addresses; may be"
-            " given several times. * allows every name.",
-        ),
-        click.option(
-            "--token-file",
-            metavar="FILE",
-            type=click.Path(path_type=Path, dir_okay=False, exists=True),
-            help="File with the token that clients must send.  [default: $CASCADE_TOKEN, else none]",
-        ),
-    )
-    for decorator in reversed(decorators):
-        command = decorator(command)
-    return command
+#: Where to listen, and who may talk to us.
+listen_options: Final = together(
+    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
+    click.option(
+        "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one."
+    ),
+    click.option(
+        "--allow-host",
+        metavar="NAME",
+        multiple=True,
+        help="A name by which clients may call this service, besides localhost and addresses; may be"
+        " given several times. * allows every name.",
+    ),
+    click.option(
+        "--token-file",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="File with the token that clients must send.  [default: $CASCADE_TOKEN, else none]",
+    ),
+)
 
 
 def read_token(path: Path | None) -> str | None:

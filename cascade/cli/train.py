@@ -14,9 +14,8 @@ from cascade.cli.options import (
     out_of_scope_option,
     promised_error_option,
     replace_option,
-    training_extra,
 )
-from cascade.errors import UsageError
+from cascade.errors import UsageError, needs_extra
 from cascade.evaluation.label_map import parse_label_map
 
 __all__ = ["train"]
@@ -114,7 +113,7 @@ def train(
     if lr_study and sweep is not None:
         raise UsageError("--lr-study and --sweep are two things; give one of them")
     home = _work_folder(work, out, explores=(explores := lr_study or sweep is not None))
-    with training_extra("cascade train"):
+    with needs_extra("cascade train", "train"):
         from cascade.training import run
         from cascade.training.overrides import parse_settings
     changed, mapped = parse_settings(settings), parse_label_map(label_map)

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from cascade.errors import BundleError, MissingExtraError, UsageError
+from cascade.errors import BundleError, UsageError, needs_extra
 from cascade.prediction import Prediction
 from cascade.validated import Validated
 
@@ -168,10 +168,8 @@ def check_drift(reference: Reference, predictions: Iterable[Prediction]) -> Drif
         MissingExtraError: when scipy is not installed.
         UsageError: when predictions come from another bundle, as far as that shows.
     """
-    try:
+    with needs_extra("comparing a stream with the bundle's reference", "drift"):
         from scipy import stats
-    except ImportError:
-        raise MissingExtraError("comparing a stream with the bundle's reference", "drift") from None
     rows = [prediction for prediction in predictions if prediction.ok]
     if len(rows) < FEWEST_PHOTOS:
         return DriftReport(len(rows), reference.photos, ())

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from cascade.errors import MissingExtraError, OutputError
+from cascade.errors import OutputError, needs_extra
 from cascade.runs.arrow_rows import arrow_schema, arrow_table
 from cascade.runs.replacement import replacing
 from cascade.runs.rows import Row
@@ -35,10 +35,8 @@ class ParquetWriter:
     """
 
     def __init__(self, fields: Sequence[str], bundle: str, sha256: str) -> None:
-        try:
+        with needs_extra("--format parquet", "parquet"):
             import pyarrow.parquet as pq
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("--format parquet", "parquet") from error
         self._pq = pq
         self._fields = tuple(fields)
         self._schema = arrow_schema(self._fields, bundle, sha256)

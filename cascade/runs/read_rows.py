@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from cascade.errors import DataError, MissingExtraError
+from cascade.errors import DataError, needs_extra
 from cascade.runs.rows import Row
 
 __all__ = ["read_rows"]
@@ -127,11 +127,9 @@ def _nested(row: Row) -> Row:
 
 
 def _parquet(path: Path) -> Iterator[Row]:
-    try:
+    with needs_extra(f"reading {path.name}", "parquet"):
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"reading {path.name}", "parquet") from error
     try:
         with pq.ParquetFile(path) as file:
             if "path" not in file.schema_arrow.names:

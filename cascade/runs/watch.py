@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-from cascade.errors import MissingExtraError
+from cascade.errors import needs_extra
 from cascade.imaging.files import FindOptions, Found, find_changed, find_photos, look_at
 
 __all__ = ["SETTLE_SECONDS", "watch_batches"]
@@ -69,10 +69,8 @@ def watch_batches(
     Raises:
         MissingExtraError: at once, when watchfiles is not installed.
     """
-    try:
+    with needs_extra("--watch", "watch"):
         from watchfiles import watch
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("--watch", "watch") from error
     changes = watch(
         *roots,
         watch_filter=None,

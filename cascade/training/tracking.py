@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from cascade.arrays import Floats, Ints
-from cascade.errors import MissingExtraError, UsageError
+from cascade.errors import UsageError, needs_extra
 from cascade.evaluation.dataset import Photo
 from cascade.imaging.thumbnail import thumbnail
 
@@ -63,10 +63,8 @@ class Tracker:
         """Open the run. Raises `MissingExtraError` when wandb is asked for and not installed."""
         if self._settings["mode"] == "disabled":
             return
-        try:
+        with needs_extra("--wandb", "train"):
             import wandb
-        except ImportError:
-            raise MissingExtraError("--wandb", "train") from None
         self._run = wandb.init(
             # wandb remembers the folder of a process's first run; ours is the current one.
             dir=os.environ.get("WANDB_DIR") or str(Path.cwd()),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Final, Self
 
 from rich.console import Console
@@ -54,15 +53,10 @@ class TrainingLog:
             self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._progress is not None:
             self._progress.stop()
-        self.tracker.finish(failed=kind is not None)
+        self.tracker.finish(failed=error[0] is not None)
 
     def line(self, text: str) -> None:
         """Write one line."""
