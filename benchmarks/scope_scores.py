@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import onnx
 
+from cascade.export.nodes import Nodes
 from cascade.training.calibration.out_of_distribution import (
     AddScore,
     InScope,
@@ -23,26 +24,25 @@ from cascade.training.calibration.out_of_distribution import (
     mahalanobis,
     principal_directions,
 )
-from cascade.training.export.decision_graphs import GraphBuilder
 
 #: Which neighbour counts.
 _NEIGHBOUR: Final = 5
 
 
-def _confidence(g: GraphBuilder, known: InScope) -> str:
+def _confidence(g: Nodes, known: InScope) -> str:
     p = g("Softmax", "general_logits", axis=1)
     return g("Sub", g.constant(1.0), g("ReduceMax", p, g.constant([1], np.int64), keepdims=1))
 
 
-def _max_logit(g: GraphBuilder, known: InScope) -> str:
+def _max_logit(g: Nodes, known: InScope) -> str:
     return g("Neg", g("ReduceMax", "general_logits", g.constant([1], np.int64), keepdims=1))
 
 
-def _energy(g: GraphBuilder, known: InScope) -> str:
+def _energy(g: Nodes, known: InScope) -> str:
     return g("Neg", g("ReduceLogSumExp", "general_logits", g.constant([1], np.int64), keepdims=1))
 
 
-def _neighbours(g: GraphBuilder, known: InScope) -> str:
+def _neighbours(g: Nodes, known: InScope) -> str:
     unit = known.embedding / np.linalg.norm(known.embedding, axis=1, keepdims=True)
     bank = half_constant(g, np.asarray(unit).T)
     direction = g("LpNormalization", "embedding", axis=1, p=2)
@@ -56,7 +56,7 @@ def _neighbours(g: GraphBuilder, known: InScope) -> str:
     return g("Sub", g.constant(1.0), g("Gather", nearest, g.constant([k - 1], np.int64), axis=1))
 
 
-def _vim(g: GraphBuilder, known: InScope) -> str:
+def _vim(g: Nodes, known: InScope) -> str:
     wide = known.embedding.astype(np.float64)
     origin = wide.mean(0)
     subspace = principal_directions(wide - origin)[2].T  # (D, S)

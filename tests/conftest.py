@@ -140,6 +140,7 @@ def two_expert_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactor
     """The tiny bundle with a second expert, which mixes its labels up and so does harm, with the arbiter that
     training would build and a router that asks about some labels and not about others."""
     onnx = pytest.importorskip("onnx")
+    from cascade.export.nodes import Nodes
     from cascade.training.export import decision_graphs as graphs
 
     home = tmp_path_factory.mktemp("two") / "bundle"
@@ -148,10 +149,10 @@ def two_expert_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactor
     labels = list(COLOURS)
     experts = {"rooms": labels[:2], "more": labels[1::-1]}
     arbiter = graphs.ArbiterParameters(1.3, np.array([1.0, 2.0]), np.array([0.5, 0.9]), np.array([-0.1, 0.2]))
-    ask = graphs.GraphBuilder()
+    ask = Nodes()
     tastes = np.random.default_rng(5).uniform(-0.9, 0.9, (len(labels), 2))
     ask("MatMul", ask("Softmax", "general_logits", axis=1), ask.constant(tastes), output="gain")
-    router = ask.model("router", {"general_logits": len(labels)}, ("gain", 2), {})
+    router = graphs.decision_graph(ask, "router", {"general_logits": len(labels)}, ("gain", 2), {})
     onnx.save(graphs.arbiter_graph(arbiter, labels, experts, {}), home / "arbiter.onnx")
     onnx.save(router, home / "router.onnx")
 

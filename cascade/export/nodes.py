@@ -24,19 +24,19 @@ class Nodes:
             branch may not hide those of the graph around it.
     """
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str = "") -> None:
         self.prefix = prefix
-        self._nodes: list[onnx.NodeProto] = []
+        self.nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
         self._branches = 0
 
-    def __call__(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node of one output and return the output's name.
+    def __call__(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """Add a node of one output, called ``output`` if that is given, and return the output's name.
 
         Every node has a name: onnxruntime 1.20 does not load a model in which several `Gather` have none.
         """
-        name = f"{self.prefix}{operator.lower()}_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(operator, list(inputs), [name], name=name, **attributes))
+        name = output or f"{self.prefix}{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [name], name=name, **attributes))
         return name
 
     def constant(self, value: Any, dtype: Any = np.float32) -> str:
@@ -47,7 +47,7 @@ class Nodes:
 
     def named(self, value: str, name: str) -> str:
         """Give a value the name of an output of the graph."""
-        self._nodes.append(helper.make_node("Identity", [value], [name], name=f"{name}_identity"))
+        self.nodes.append(helper.make_node("Identity", [value], [name], name=f"{name}_identity"))
         return name
 
     def include(self, model: onnx.ModelProto, prefix: str, feeds: Mapping[str, str]) -> dict[str, str]:
@@ -67,12 +67,12 @@ class Nodes:
         prefix = f"{self.prefix}{prefix}_"
         graph = compose.add_prefix(model, prefix).graph
         for name, value in feeds.items():
-            self._nodes.append(
+            self.nodes.append(
                 helper.make_node("Identity", [value], [prefix + name], name=f"{prefix}{name}_identity")
             )
         for number, node in enumerate(graph.node):
             node.name = node.name or f"{prefix}{node.op_type.lower()}_{number}"
-            self._nodes.append(node)
+            self.nodes.append(node)
         self._constants.extend(graph.initializer)
         return {item.name.removeprefix(prefix): item.name for item in graph.output}
 
@@ -99,7 +99,7 @@ class Nodes:
         # A value of the outer graph cannot be a branch's output itself, so an Identity always stands between.
         output = self.named(value, f"{self.prefix}out")
         shape = helper.make_tensor_value_info(output, kind, None)
-        return helper.make_graph(self._nodes, f"{self.prefix}graph", [], [shape], self._constants)
+        return helper.make_graph(self.nodes, f"{self.prefix}graph", [], [shape], self._constants)
 
     def model(
         self,
@@ -108,6 +108,8 @@ class Nodes:
         outputs: Sequence[onnx.ValueInfoProto],
         defaults: Mapping[str, Any],
         metadata: Mapping[str, str],
+        *,
+        ir_version: int = IR_VERSION,
     ) -> onnx.ModelProto:
         """Return the checked model.
 
@@ -117,13 +119,14 @@ class Nodes:
             outputs: names given by `named`.
             defaults: optional input -> the value that it has when nothing is fed.
             metadata: goes into the model's metadata_props.
+            ir_version: of the format.
         """
         optional = [numpy_helper.from_array(np.asarray(value), key) for key, value in defaults.items()]
-        graph = helper.make_graph(self._nodes, name, inputs, outputs, [*self._constants, *optional])
+        graph = helper.make_graph(self.nodes, name, inputs, outputs, [*self._constants, *optional])
         model = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
+            ir_version=ir_version,
             producer_name="cascade",
         )
         helper.set_model_props(model, dict(metadata))

@@ -20,9 +20,10 @@ from sklearn.model_selection import KFold
 from sklearn.utils.extmath import randomized_svd
 
 from cascade.arrays import Float32s, Float64s, Floats, Ints
+from cascade.export.nodes import Nodes
 from cascade.onnx_runtime import ort
 from cascade.training.calibration.stage_logits import places_of
-from cascade.training.export.decision_graphs import GraphBuilder
+from cascade.training.export.decision_graphs import decision_graph
 
 __all__ = [
     "FEWEST_KNOWN",
@@ -76,10 +77,10 @@ class InScope:
 
 
 #: Adds the nodes of a score to a graph and returns the name of its output, (N, 1).
-AddScore = Callable[[GraphBuilder, InScope], str]
+AddScore = Callable[[Nodes, InScope], str]
 
 
-def mahalanobis(g: GraphBuilder, known: InScope) -> str:
+def mahalanobis(g: Nodes, known: InScope) -> str:
     """Add the distance to the nearest label's mean; see the module."""
     wide = known.embedding.astype(np.float64)
     present = np.unique(known.targets)
@@ -121,10 +122,10 @@ def scope_graph(
         metadata: goes into the graph's metadata_props.
         add_score: the score; that of bundles by default.
     """
-    g = GraphBuilder()
+    g = Nodes()
     g("Identity", add_score(g, known), output="score")
     inputs = {"general_logits": known.logits.shape[1], "embedding": known.embedding.shape[1]}
-    return g.model("scope", inputs, ("score", 1), metadata)
+    return decision_graph(g, "scope", inputs, ("score", 1), metadata)
 
 
 def run_scope(model: onnx.ModelProto, logits: Floats, embedding: Floats) -> Float32s:
@@ -143,7 +144,7 @@ def cross_fitted_scores(known: InScope, seed: int, add_score: AddScore = mahalan
     return scores
 
 
-def half_constant(g: GraphBuilder, values: npt.NDArray[Any]) -> str:
+def half_constant(g: Nodes, values: npt.NDArray[Any]) -> str:
     """Store a large constant in half precision, like the weights of the networks."""
     return g("Cast", g.constant(values, np.float16), to=TensorProto.FLOAT)
 

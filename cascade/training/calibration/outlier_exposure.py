@@ -22,13 +22,13 @@ from sklearn.preprocessing import StandardScaler
 
 from cascade.arrays import Float64s, Floats
 from cascade.evaluation.dataset import collection_of
+from cascade.export.nodes import Nodes
 from cascade.training.calibration.out_of_distribution import (
     AddScore,
     InScope,
     cross_fitted_scores,
     mahalanobis,
 )
-from cascade.training.export.decision_graphs import GraphBuilder
 
 __all__ = ["Strangers", "exposed"]
 
@@ -58,7 +58,7 @@ class Strangers:
 def exposed(strangers: Strangers) -> AddScore:
     """Return what adds the score to a graph; see the module."""
 
-    def add_score(g: GraphBuilder, known: InScope) -> str:
+    def add_score(g: Nodes, known: InScope) -> str:
         parts = []
         for add in (mahalanobis, _exposure(strangers)):
             # Of photos that the score was not built from: a distance to a mean is smaller for its own photos.
@@ -71,7 +71,7 @@ def exposed(strangers: Strangers) -> AddScore:
 
 
 def _exposure(strangers: Strangers) -> AddScore:
-    def add_score(g: GraphBuilder, known: InScope) -> str:
+    def add_score(g: Nodes, known: InScope) -> str:
         weights, bias = _regression(known, strangers)
         return g(
             "Add", g("MatMul", "embedding", g.constant(weights[:, None])), g.constant(np.array([[bias]]))

@@ -34,21 +34,20 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from cascade.arrays import Float64s
+from cascade.export.nodes import FLOAT, Nodes
 
 __all__ = [
-    "OPSET",
     "ArbiterParameters",
-    "GraphBuilder",
     "RouterParameters",
     "arbiter_graph",
+    "decision_graph",
     "router_graph",
 ]
 
-OPSET: Final = 18
-_IR: Final = 8  # readable by every onnxruntime since 1.14
+_IR_VERSION: Final = 8  # readable by every onnxruntime since 1.14
 _TINY: Final = 1e-6
 
 
@@ -94,49 +93,21 @@ class RouterParameters:
     worth: Float64s
 
 
-class GraphBuilder:
-    """Collects nodes and constants under unique names."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def constant(self, value: Any, kind: Any = np.float32) -> str:
-        """Add a constant and return its name."""
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype=kind), name))
-        return name
-
-    def __call__(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        """Add a node of one output and return the output's name."""
-        name = output or f"t{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
-        return name
-
-    def model(
-        self,
-        name: str,
-        inputs: Mapping[str, int],
-        output: tuple[str, int],
-        metadata: Mapping[str, str],
-    ) -> onnx.ModelProto:
-        """Return the checked graph; every input and the output is float32 (N, width)."""
-        graph = helper.make_graph(
-            self.nodes,
-            name,
-            [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", w]) for n, w in inputs.items()],
-            [helper.make_tensor_value_info(output[0], TensorProto.FLOAT, ["N", output[1]])],
-            self.constants,
-        )
-        model = helper.make_model(
-            graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=_IR,
-            producer_name="cascade",
-        )
-        helper.set_model_props(model, dict(metadata))
-        onnx.checker.check_model(model, full_check=True)
-        return model
+def decision_graph(
+    nodes: Nodes,
+    name: str,
+    inputs: Mapping[str, int],
+    output: tuple[str, int],
+    metadata: Mapping[str, str],
+) -> onnx.ModelProto:
+    """Return the checked graph of these nodes; every input and the output is float32 (N, width)."""
+    given, found = (
+        [helper.make_tensor_value_info(tensor, FLOAT, ["N", width]) for tensor, width in side]
+        for side in (inputs.items(), [output])
+    )
+    model = nodes.model(name, given, found, {}, metadata, ir_version=_IR_VERSION)
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 def arbiter_graph(
@@ -153,7 +124,7 @@ def arbiter_graph(
         experts: expert -> its labels, without "not mine".
         metadata: goes into the graph's metadata_props.
     """
-    g = GraphBuilder()
+    g = Nodes()
     log_p = g("LogSoftmax", g("Div", "general_logits", g.constant(parameters.temperature)), axis=1)
     inputs = {"general_logits": len(labels)}
     total = log_p
@@ -184,7 +155,7 @@ def arbiter_graph(
     k0, k1, k2 = (g.constant(value) for value in parameters.sharpness)
     sharpness = g("Exp", g("Add", k0, g("Mul", sure, g("Add", k1, g("Mul", sure, k2)))))
     g("Softmax", g("Mul", total, sharpness), output="probabilities", axis=1)
-    return g.model("arbiter", inputs, ("probabilities", len(labels)), metadata)
+    return decision_graph(g, "arbiter", inputs, ("probabilities", len(labels)), metadata)
 
 
 def router_graph(
@@ -201,11 +172,11 @@ def router_graph(
         experts: expert -> its labels, without "not mine".
         metadata: goes into the graph's metadata_props.
     """
-    g = GraphBuilder()
+    g = Nodes()
     p = g("Softmax", g("Div", "general_logits", g.constant(parameters.temperature)), axis=1)
     doubt = g("Sub", g.constant(1.0), g("ReduceMax", p, g.constant([1], np.int64), keepdims=1))
     # (L, E): a_e where the label is one of the expert's, else 0.
     mine = np.array([[label in own for own in experts.values()] for label in labels])
     mended = g("MatMul", p, g.constant(mine * parameters.worth))
     g("Mul", doubt, mended, output="gain")
-    return g.model("router", {"general_logits": len(labels)}, ("gain", len(experts)), metadata)
+    return decision_graph(g, "router", {"general_logits": len(labels)}, ("gain", len(experts)), metadata)

@@ -18,12 +18,12 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from cascade.bundle.stage import FEATURES, IMAGE
+from cascade.export.nodes import OPSET
 from cascade.imaging.preprocessing import InputSpec
 from cascade.training.fit.backbone import Network
 
-__all__ = ["OPSET", "export_graph", "export_stage"]
+__all__ = ["export_graph", "export_stage"]
 
-OPSET = 18
 
 #: Tensors smaller than this stay float32: biases and scales cost nothing and are sensitive.
 _SMALL = 1024
