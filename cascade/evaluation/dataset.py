@@ -18,7 +18,7 @@ import csv
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,7 @@ from cascade.errors import DataError
 from cascade.evaluation.corrections_file import CORRECTIONS_SUFFIX, read_corrections
 from cascade.imaging.recognition import PHOTO_SUFFIXES
 
-__all__ = ["SPLITS", "Dataset", "Photo", "collection_of", "scan"]
+__all__ = ["SPLITS", "Dataset", "Photo", "collection_of", "labelled_files", "read_manifests", "scan"]
 
 SPLITS: Final = ("train", "calibration", "test")
 
@@ -179,23 +179,28 @@ def _scan_folder(
 ) -> None:
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; give one with LABEL/FILE below it")
+    sources = {name: row.get("source") or "" for name, row in read_manifests(folder).items()}
+    for path, directory, split in labelled_files(folder):
+        label = label_map.get(directory, directory)
+        if path.suffix.lower() not in PHOTO_SUFFIXES or (wanted is not None and label not in wanted):
+            continue
+        content = path.read_bytes()
+        if not content:
+            dropped.append((path, "the file is empty"))
+            continue
+        digest = hashlib.sha256(content).hexdigest()
+        source = sources.get(path.relative_to(folder).as_posix(), "")
+        found.append(Photo(path, label, split or _split_by_hash(digest), source, digest))
+
+
+def labelled_files(folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """Yield (path, name of the label's folder, split) of every file of a layout; "" where splits are none."""
     splits = [name for name in SPLITS if (folder / name).is_dir()]
-    sources = _sources(folder)
     for root, split in [(folder / name, name) for name in splits] or [(folder, "")]:
         for directory in sorted(p for p in root.iterdir() if p.is_dir()):
-            label = label_map.get(directory.name, directory.name)
-            if wanted is not None and label not in wanted:
-                continue
-            for path in sorted(directory.rglob("*")):
-                if path.suffix.lower() not in PHOTO_SUFFIXES or not path.is_file():
-                    continue
-                content = path.read_bytes()
-                if not content:
-                    dropped.append((path, "the file is empty"))
-                    continue
-                digest = hashlib.sha256(content).hexdigest()
-                source = sources.get(path.relative_to(folder).as_posix(), "")
-                found.append(Photo(path, label, split or _split_by_hash(digest), source, digest))
+            yield from (
+                (path, directory.name, split) for path in sorted(directory.rglob("*")) if path.is_file()
+            )
 
 
 def _scan_corrections(
@@ -244,13 +249,13 @@ def _with_every_label_in_every_split(photos: list[Photo]) -> list[Photo]:
     return moved
 
 
-def _sources(folder: Path) -> dict[str, str]:
-    sources: dict[str, str] = {}
+def read_manifests(folder: Path) -> dict[str, dict[str, str]]:
+    """Return file, relative to the folder and with slashes -> row, of DATA/manifest*.csv; later ones win."""
+    found: dict[str, dict[str, str]] = {}
     for manifest in sorted(folder.glob("manifest*.csv")):
         with manifest.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            sources |= {row["file"]: row.get("source") or "" for row in rows if "file" in row}
-    return sources
+            found |= {row["file"]: row for row in csv.DictReader(file) if "file" in row}
+    return found
 
 
 def _without_duplicates(found: list[Photo], dropped: list[tuple[Path, str]]) -> list[Photo]:
