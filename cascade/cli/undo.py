@@ -1,4 +1,4 @@
-"""Runs `cascade undo`: takes back what `cascade classify --sort-into` did."""
+"""Runs `cascade undo`: takes back what `cascade classify --sort-into` or `cascade audit --apply` did."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["undo"]
 @command
 @click.argument("undo_file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
 def undo(undo_file: Path) -> int:
-    """Take back what --sort-into did, as named in its undo FILE.
+    """Take back what --sort-into of classify or --apply of audit did, as named in its undo FILE.
 
     Moved photos go back to where they were, links and copies are deleted if nobody changed them. What cannot
     be taken back is listed and left alone; then the exit code is 1.

@@ -24,7 +24,17 @@ from cascade.ownership import check_writable
 from cascade.runs.replacement import replacing
 from cascade.runs.rows import Row, path_of
 
-__all__ = ["SORT_MODES", "Undone", "check_target", "plan_sorting", "sort_photos", "undo_sorting"]
+__all__ = [
+    "SORT_MODES",
+    "UndoFile",
+    "Undone",
+    "check_target",
+    "folder_name",
+    "place",
+    "plan_sorting",
+    "sort_photos",
+    "undo_sorting",
+]
 
 SORT_MODES: Final = ("link", "copy", "move")
 
@@ -45,7 +55,7 @@ class Undone:
     left: tuple[tuple[str, str], ...]
 
 
-def check_target(target: Path, roots: Iterable[str]) -> None:
+def check_target(target: Path, roots: Iterable[str], option: str = "--sort-into") -> None:
     """Refuse a folder that cannot be written, or where the next run would find its own results.
 
     Raises:
@@ -53,11 +63,11 @@ def check_target(target: Path, roots: Iterable[str]) -> None:
         OutputError: when it cannot be made or written.
     """
     there = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.exists())
-    check_writable(there, "--sort-into")
+    check_writable(there, option)
     real = target.resolve()
     for root in roots:
         if real.is_relative_to(Path(root).resolve()):
-            raise UsageError(f"--sort-into {target}: is inside {root}, which is classified; take one outside")
+            raise UsageError(f"{option} {target}: is inside {root}; take one outside")
 
 
 def plan_sorting(rows: Iterable[Row]) -> Counter[str]:
@@ -88,13 +98,13 @@ def sort_photos(rows: Iterable[Row], target: Path, mode: str) -> tuple[Path | No
     counts: Counter[str] = Counter()
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with _UndoFile(target) as undo:
+        with UndoFile(target) as undo:
             for row in rows:
                 if row["label"] is not None:
                     source = Path(path_of(row))
                     folder = target / folder_name(row["label"])
                     folder.mkdir(exist_ok=True)
-                    counts[_place(source, folder, mode, undo)] += 1
+                    counts[place(source, folder, mode, undo)[0]] += 1
     except OSError as error:
         hint = "; links may not be allowed here: try --sort-mode copy" if mode == "link" else ""
         raise OutputError(
@@ -103,8 +113,8 @@ def sort_photos(rows: Iterable[Row], target: Path, mode: str) -> tuple[Path | No
     return undo.path, counts
 
 
-class _UndoFile:
-    """Takes the steps; the file is made with the first of them."""
+class UndoFile:
+    """Names every step before it is taken; the file is made, in the folder ``target``, with the first."""
 
     def __init__(self, target: Path) -> None:
         self.path: Path | None = None
@@ -140,13 +150,21 @@ def _new_undo_file(target: Path) -> tuple[Path, IO[str]]:
     raise FileExistsError(17, "too many undo files", str(target))
 
 
-def _place(source: Path, folder: Path, mode: str, undo: _UndoFile) -> str:
+def place(source: Path, folder: Path, mode: str, undo: UndoFile) -> tuple[str, Path | None]:
+    """Link, copy or move a file into a folder that is there, under a free name; see `sort_photos`.
+
+    Returns:
+        "sorted", "already there" or "missing", and where the file is now.
+
+    Raises:
+        OSError: when that is not possible.
+    """
     if not source.is_file():
-        return "missing"
+        return "missing", None
     for target in _free_names(folder, source.name):
         if os.path.lexists(target):
             if _is_there(source, target, mode):
-                return "already there"
+                return "already there", target
             continue
         step = {"mode": mode, "source": str(source.absolute()), "target": str(target.absolute())}
         undo.write(step)
@@ -154,7 +172,7 @@ def _place(source: Path, folder: Path, mode: str, undo: _UndoFile) -> str:
             _take(source, target, mode)
         except FileExistsError:  # somebody else took the name just now
             continue
-        return "sorted"
+        return "sorted", target
     raise FileExistsError(17, "no free name", str(folder / source.name))
 
 
@@ -222,12 +240,18 @@ def undo_sorting(undo_file: Path) -> Undone:
             undone += 1
         else:
             left.append((str(target), reason))
-    for folder in folders:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
     if not left:
         undo_file.unlink()
+    for folder in folders:
+        _remove_empty(folder, undo_file.parent.absolute())
     return Undone(undone, tuple(left))
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    """Remove a folder that is empty, and then those above it that are below ``top`` and empty too."""
+    while folder != top and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent if folder.parent.is_relative_to(top) else top
 
 
 def _read_steps(undo_file: Path) -> list[dict[str, str]]:
@@ -244,7 +268,7 @@ def _read_steps(undo_file: Path) -> list[dict[str, str]]:
         raise UsageError(f"{undo_file}: cannot be read ({error.strerror or error})") from error
     except (ValueError, KeyError, TypeError):
         pass
-    raise UsageError(f"{undo_file}: is no undo file of --sort-into")
+    raise UsageError(f"{undo_file}: is no undo file of cascade")
 
 
 def _undo_step(mode: str, source: Path, target: Path) -> str | None:
