@@ -58,8 +58,14 @@ _BUNDLE_FILES: Final = frozenset(
 _GOLDEN: Final = "golden"
 _GOLDEN_SUFFIXES: Final = (".png", ".jpg", ".json")
 _HEAD_BYTES: Final = 65_536
-#: Columns that rows of cascade, and photos.csv of a report, have together.
-_CSV_MARKS: Final = ({"path", "schema", "bundle"}, {"path", "source", "error_code", "answer", "reason"})
+#: Columns that rows of cascade, photos.csv of a report, and decisions.csv of an audit have together.
+_CSV_MARKS: Final = (
+    {"path", "schema", "bundle"},
+    {"path", "source", "error_code", "answer", "reason"},
+    {"action", "proposed", "kind", "path", "suggested", "score"},
+)
+#: Keys that a finding of an audit has.
+_FINDING_KEYS: Final = frozenset(("kind", "path", "other", "label", "suggested", "score"))
 
 
 def marked(document: dict[str, Any]) -> dict[str, Any]:
@@ -91,6 +97,8 @@ def _is_marked_text(head: str) -> bool:
     first, _, rest = head.partition("\n")
     if first.startswith("# ") and " sha256:" in first:
         return rest.startswith("label") and "confidence  path" in rest.partition("\n")[0]
+    if head.strip() == "[]":  # no finding: nothing is lost
+        return True
     if first.strip() == "[":
         first = rest.partition("\n")[0].removesuffix(",")
     if first.startswith("{"):
@@ -100,7 +108,8 @@ def _is_marked_text(head: str) -> bool:
             row = json.loads(first)
         except ValueError:
             return False
-        return {"schema", "bundle"} <= row.keys() or str(row.get("generator", "")).startswith("cascade")
+        known = {"schema", "bundle"} <= row.keys() or row.keys() >= _FINDING_KEYS
+        return known or str(row.get("generator", "")).startswith("cascade")
     columns = set(next(csv.reader([first]), []))
     return any(marks <= columns for marks in _CSV_MARKS)
 

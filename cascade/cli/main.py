@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "review": "cascade.cli.review:review",
     "info": "cascade.cli.info:info",
     "demo": "cascade.cli.demo:demo",
+    "audit": "cascade.cli.audit:audit",
     "train": "cascade.cli.train:train",
     "calibrate": "cascade.cli.calibrate:calibrate",
     "compare": "cascade.cli.compare:compare",

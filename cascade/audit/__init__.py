@@ -1,0 +1,1 @@
+"""Finds what is wrong with labelled photos before anybody trains on them. Needs the extra `audit`."""
