@@ -24,7 +24,7 @@ from cascade.runs.dry_run import dry_run
 from cascade.runs.durable_output import DurableOutput, open_output
 from cascade.runs.folder_run import FolderRun
 from cascade.runs.interrupt import Interrupt
-from cascade.runs.options import ClassifyOptions
+from cascade.runs.options import LOCAL, ClassifyOptions
 from cascade.runs.progress import Progress
 from cascade.runs.rows import Row, bundle_hash, bundle_id, choose_fields
 from cascade.runs.sidecar import SidecarWriter
@@ -68,6 +68,10 @@ def _classify(options: ClassifyOptions) -> int:
         archives=options.archives,
         image_column=options.image_column,
     )
+    if options.engine != LOCAL:
+        from cascade.cli.classify_cluster import classify_on_cluster
+
+        return classify_on_cluster(options, find, _load_cascade(options))
     stop: list[Interrupt] = []
     batches = _batches(options, find, lambda: bool(stop) and stop[0].stopped)
     cascade = _load_cascade(options)

@@ -10,6 +10,7 @@ import click
 from cascade.cli import completion
 from cascade.cli.options import Choice, model_options, quiet_option, together
 from cascade.imaging.decoding import MAX_PIXELS
+from cascade.runs.options import ENGINES, LOCAL
 from cascade.runs.rows import FIELDS
 from cascade.runs.sorting import SORT_MODES
 from cascade.runs.writers import FORMATS
@@ -29,9 +30,10 @@ _output_options: Final = together(
         "-o",
         "--output",
         metavar="FILE",
-        type=click.Path(dir_okay=False, allow_dash=True),
+        type=click.Path(allow_dash=True),
         default="-",
-        help="Where rows are written; - is standard output. An existing file is never overwritten.",
+        help="Where rows are written; - is standard output. An existing file is never overwritten. With "
+        "--engine ray a folder or a URL.",
     ),
     click.option(
         "--fields",
@@ -131,7 +133,31 @@ _result_options: Final = together(
     click.option("-v", "--verbose", count=True, help="Log what happens on standard error; twice: in detail."),
 )
 
+#: Where the work is done, if not on this machine alone.
+_engine_options: Final = together(
+    click.option(
+        "--engine",
+        type=Choice(ENGINES),
+        default=LOCAL,
+        show_default=True,
+        help="What spreads the work: threads of this machine, or Ray, here or on a cluster.  Needs: "
+        "pip install 'cascade-vision[ray]'",
+    ),
+    click.option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="Of a Ray cluster: HOST:PORT, ray://HOST:PORT or auto.  [default: start Ray on this machine]",
+    ),
+    click.option(
+        "--part-size",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="With --engine: photos in each Parquet file; a part is what is done again when a worker is lost."
+        "  [default: 2000]",
+    ),
+)
+
 #: All of them.
 classify_options: Final = together(
-    _output_options, _answer_options, _run_options, _finding_options, _result_options
+    _output_options, _answer_options, _run_options, _finding_options, _engine_options, _result_options
 )

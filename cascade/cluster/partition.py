@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -27,7 +27,7 @@ from cascade.storage.fetching import ahead, is_url, read_url
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Worker", "classify_partition", "open_worker", "partition_schema"]
+__all__ = ["Photo", "Worker", "classify_partition", "open_worker", "partition_schema"]
 
 ArrowRows = TypeVar("ArrowRows", bound="pa.Table | pa.RecordBatch")
 
@@ -54,7 +54,7 @@ def classify_partition(rows: ArrowRows, options: PartitionOptions | None = None)
     options = options or PartitionOptions()
     worker = open_worker(options)
     table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
-    answered = arrow_table(worker.rows_of(table), worker.fields, worker.schema)
+    answered = arrow_table(worker.rows(_given(table, options)), worker.fields, worker.schema)
     if isinstance(rows, pa.RecordBatch):
         columns = [column.combine_chunks() for column in answered.columns]
         answered = pa.RecordBatch.from_arrays(columns, schema=answered.schema)
@@ -113,12 +113,19 @@ def _open(process: int, options: PartitionOptions) -> Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class _Photo:
-    """A row of the input: where the photo came from, and what is classified or why nothing can be."""
+class Photo:
+    """A row of the input: where the photo came from, its bytes, or why there is nothing to classify."""
 
     path: str | None
-    source: str | bytes | None
+    content: bytes | None = None
     error: ImageError | None = None
+
+    @property
+    def source(self) -> str | bytes | None:
+        """What is classified; None if nothing can be."""
+        if self.error is not None:
+            return None
+        return self.path if self.content is None else self.content
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,20 +148,20 @@ class Worker:
         """Pickle as the options: another process opens the bundle itself."""
         return open_worker, (self.options,)
 
-    def rows_of(self, table: pa.Table) -> Iterator[Row]:
-        """Yield one row for each row of a table, in order; memory holds a few batches of photos."""
-        photos = self._photos(table)
-        while batch := list(islice(photos, self.options.batch_size)):
+    def rows(self, photos: Iterable[Photo], *, alone: bool = False) -> Iterator[Row]:
+        """Yield one row for each photo, in order; memory holds a few batches of photos.
+
+        Args:
+            photos: any number of them.
+            alone: take a photo only when the one before it has its row.
+        """
+        most, size = (1, 1) if alone else (2 * self.options.readers, self.options.batch_size)
+        loaded = ahead(_load, photos, threads=self.options.readers, most=most)
+        while batch := list(islice(loaded, size)):
             for prediction in self._predict(batch):
                 yield make_row(prediction, self.name)
 
-    def _photos(self, table: pa.Table) -> Iterator[_Photo]:
-        given = _given(table, self.options)
-        if self.options.path_column not in table.column_names:
-            return map(_load, given)
-        return ahead(_load, given, threads=self.options.readers, most=2 * self.options.readers)
-
-    def _predict(self, batch: Sequence[_Photo]) -> list[Prediction]:
+    def _predict(self, batch: Sequence[Photo]) -> list[Prediction]:
         readable = [photo.source for photo in batch if photo.source is not None]
         answers = iter(self._answers(readable))
         return [
@@ -180,8 +187,8 @@ class Worker:
             return [_error(None, ImageError(code, text))]
 
 
-def _given(table: pa.Table, options: PartitionOptions) -> Iterator[tuple[str | None, bytes | None]]:
-    """Yield (path, bytes) of every row; photos become Python objects a few at a time."""
+def _given(table: pa.Table, options: PartitionOptions) -> Iterator[Photo]:
+    """Return the photos of a table; they become Python objects a few at a time."""
     named = [name for name in (options.path_column, options.bytes_column) if name in table.column_names]
     if not named:
         raise UsageError(
@@ -191,14 +198,14 @@ def _given(table: pa.Table, options: PartitionOptions) -> Iterator[tuple[str | N
         )
     for name in named:
         _check_type(table.schema.field(name), paths=name == options.path_column)
-    return _values(table.select(named), options)
+    return _photos(table.select(named), options)
 
 
-def _values(table: pa.Table, options: PartitionOptions) -> Iterator[tuple[str | None, bytes | None]]:
+def _photos(table: pa.Table, options: PartitionOptions) -> Iterator[Photo]:
     for batch in table.to_batches(max_chunksize=options.batch_size):
         for row in batch.to_pylist():
-            path = row.get(options.path_column)
-            yield os.fsdecode(path) if path is not None else None, row.get(options.bytes_column)
+            path, content = row.get(options.path_column), row.get(options.bytes_column)
+            yield Photo(None if path is None else os.fsdecode(path), content)
 
 
 def _check_type(field: pa.Field, *, paths: bool) -> None:
@@ -213,18 +220,18 @@ def _check_type(field: pa.Field, *, paths: bool) -> None:
         raise UsageError(f"the column {field.name!r} holds {field.type}, not {wanted}; name another column")
 
 
-def _load(given: tuple[str | None, bytes | None]) -> _Photo:
-    path, content = given
-    if content is not None:
-        return _Photo(path, content)
-    if path is None:
-        return _Photo(None, None, ImageError("not_found", "the row has neither a path nor bytes"))
-    if not is_url(path):
-        return _Photo(path, path)
+def _load(photo: Photo) -> Photo:
+    """Return the photo with its bytes, if it is elsewhere; a local file is read when it is decoded."""
+    if photo.error is not None or photo.content is not None:
+        return photo
+    if photo.path is None:
+        return replace(photo, error=ImageError("not_found", "the row has neither a path nor bytes"))
+    if not is_url(photo.path):
+        return photo
     try:
-        return _Photo(path, read_url(path))
+        return replace(photo, content=read_url(photo.path))
     except ImageError as error:
-        return _Photo(path, None, error)
+        return replace(photo, error=error)
 
 
 def _error(path: str | None, error: ImageError) -> Prediction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,11 @@ from cascade.runs.gallery.plan import pages_folder
 from cascade.runs.sorting import check_target
 from cascade.storage.sources import is_local
 
-__all__ = ["ClassifyOptions"]
+__all__ = ["ENGINES", "LOCAL", "ClassifyOptions"]
+
+#: What spreads the work: the threads of this process, or Ray.
+LOCAL: Final = "local"
+ENGINES: Final = (LOCAL, "ray")
 
 _FORMAT_OF_SUFFIX: Final = {
     ".csv": "csv",
@@ -63,6 +68,9 @@ class ClassifyOptions:
     sort_mode: str
     yes: bool
     write_xmp: bool
+    engine: str = LOCAL
+    ray_address: str | None = None
+    part_size: int | None = None
     quiet: bool
     verbose: int
 
@@ -80,7 +88,9 @@ class ClassifyOptions:
             (self.dry_run and self.watch, "--watch has no end to foresee; leave out --dry-run"),
             (self.dry_run and self.from_list, "--dry-run needs files or folders; give them in place of -"),
             (
-                self.format_name is None and Path(self.output).suffix.lower() not in ("", *_FORMAT_OF_SUFFIX),
+                self.engine == LOCAL
+                and self.format_name is None
+                and Path(self.output).suffix.lower() not in ("", *_FORMAT_OF_SUFFIX),
                 f"{self.output}: rows are not written as {Path(self.output).suffix}; end the name with "
                 ".jsonl, .json, .csv, .parquet or .txt (a table), or say what is meant with --format",
             ),
@@ -111,7 +121,7 @@ class ClassifyOptions:
                 f"{self.gallery}: exists and is not overwritten; give another name to --gallery",
             ),
         )
-        for wrong, text in problems:
+        for wrong, text in (*self._engine_problems(), *problems):
             if wrong:
                 raise UsageError(text)
 
@@ -137,6 +147,33 @@ class ClassifyOptions:
         """Whether photos that are no files on this machine cannot be used."""
         return self.needs_all_rows or self.write_xmp
 
+    def _engine_problems(self) -> Iterator[tuple[bool, str]]:
+        """Yield (whether it is wrong, what to say) of what only one machine, or only an engine, can do."""
+        if self.engine == LOCAL:
+            for option, given in (("--ray-address", self.ray_address), ("--part-size", self.part_size)):
+                yield given is not None, f"{option} is about clusters; give it with --engine ray"
+            return
+        engine = f"--engine {self.engine}"
+        yield (
+            self.output_path is None,
+            f"{engine} writes many files; give a folder or a URL such as s3://bucket/rows with --output",
+        )
+        yield (
+            self.format_name not in (None, "parquet"),
+            f"{engine} writes Parquet; leave out --format",
+        )
+        alone = {
+            "--by-content": self.by_content,
+            "--watch": self.watch,
+            "--dry-run": self.dry_run,
+            "--retry-failed": self.retry_failed,
+            "--gallery": self.gallery is not None,
+            "--sort-into": self.sort_into is not None,
+            "--write-xmp": self.write_xmp,
+        }
+        for option, given in alone.items():
+            yield given, f"{option} works on one machine; leave it out, or leave out {engine}"
+
     @property
     def from_list(self) -> bool:
         """Whether paths come from standard input."""
@@ -150,6 +187,8 @@ class ClassifyOptions:
     @property
     def row_format(self) -> str:
         """The format of the rows."""
+        if self.engine != LOCAL:
+            return "parquet"
         return self.format_name or _FORMAT_OF_SUFFIX.get(Path(self.output).suffix.lower(), "table")
 
     def check_targets(self) -> None:

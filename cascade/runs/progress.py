@@ -55,9 +55,9 @@ class Progress:
             self._bar.stop()
             self._bar = None
 
-    def advance(self, *, failed: bool) -> None:
-        """Count one row."""
-        self._done += 1
+    def advance(self, *, failed: int, rows: int = 1) -> None:
+        """Count rows, and those of them that are errors."""
+        self._done += rows
         self._failed += failed
         now = time.monotonic()
         if now - self._spoke < (_PLAIN_INTERVAL if self._plain else 0.1):

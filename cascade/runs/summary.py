@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from cascade.runs.rows import Row
 
@@ -39,6 +40,24 @@ class Summary:
         self.labels[row["label"]] += 1
         self.deferred += bool(row["experts"])
         self.warnings += bool(row["warnings"])
+
+    def counts(self) -> dict[str, Any]:
+        """Return the counts as plain values that JSON keeps; `merge` takes them."""
+        return {
+            "photos": self.photos,
+            "errors": dict(self.errors),
+            "warnings": self.warnings,
+            "labels": dict(self.labels),
+            "deferred": self.deferred,
+        }
+
+    def merge(self, counts: Mapping[str, Any]) -> None:
+        """Add the rows that another process counted; see `counts`."""
+        self.photos += counts["photos"]
+        self.errors.update(counts["errors"])
+        self.warnings += counts["warnings"]
+        self.labels.update(counts["labels"])
+        self.deferred += counts["deferred"]
 
     @property
     def failed(self) -> int:
