@@ -173,10 +173,13 @@ CHANGES_NO_ROW = {
     "paths": ("other",), "max_pixels": 5,
 }  # fmt: skip
 #: Facts of their own: the hash of the bundle, the fields that were chosen, the variant that runs; and options
-#: that only say how a run begins or is fed.
+#: that only say how a run begins or is fed, or who works. Runs on a cluster keep their facts elsewhere.
 ELSEWHERE = {"bundle", "fields", "variant", "resume", "restart", "watch", "null", "yes"} | {
     "retry_failed",
     "dry_run",
+    "engine",
+    "ray_address",
+    "part_size",
 }
 
 
