@@ -14,7 +14,6 @@ import click
 from cascade.bundle.manifest import BUNDLE_ENVIRONMENT_VARIABLE
 from cascade.classifier import Cascade
 from cascade.cluster import PartitionOptions
-from cascade.cluster.fetching import is_url
 from cascade.cluster.output_folder import OutputFolder
 from cascade.cluster.part import PartTask
 from cascade.cluster.ray_engine import connected, run_parts
@@ -23,11 +22,13 @@ from cascade.cluster.run_folder import begin
 from cascade.errors import MissingExtraError, UsageError
 from cascade.imaging.files import FindOptions, printable
 from cascade.imaging.path_list import read_list
+from cascade.imaging.recognition import is_named_like_an_archive
 from cascade.runs.interrupt import Interrupt
 from cascade.runs.options import ClassifyOptions
 from cascade.runs.progress import Progress
 from cascade.runs.rows import bundle_hash
 from cascade.runs.summary import Summary
+from cascade.storage.fetching import is_url
 
 __all__ = ["classify_on_cluster"]
 
@@ -47,20 +48,25 @@ def classify_on_cluster(options: ClassifyOptions, find: FindOptions, cascade: Ca
         import ray  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("--engine ray", "ray") from error
-    urls = [is_url(path) for path in options.paths]
-    if any(urls) and not all(urls):
-        raise UsageError("local paths and URLs cannot be given together; give them in two runs")
+    archive = next((path for path in options.paths if is_named_like_an_archive(path)), None)
+    if archive is not None:
+        raise UsageError(
+            f"{archive}: tar archives and Parquet files with photos are read on one machine; leave out "
+            "--engine, or read them with Ray Data and give the bytes to cascade.ray.Classifier"
+        )
     output = OutputFolder(options.output if is_url(options.output) else str(Path(options.output).resolve()))
     task = PartTask(
         folder=output.url,
         options=_partition_options(options, cascade),
-        home=None if all(urls) else str(Path.cwd()),
+        home=None if all(map(is_url, options.paths)) else str(Path.cwd()),
         run=secrets.token_hex(8),
     )
     size = options.part_size or _PART_SIZE
-    facts = options.facts(bundle_hash(cascade.bundle), task.options.chosen_fields(), cascade.variant)
-    facts |= {"PATH": " ".join(map(printable, options.paths)), "--part-size": str(size)}
-    with begin(output, facts, resume=options.resume, restart=options.restart):
+    fingerprint = options.fingerprint(
+        bundle_hash(cascade.bundle), task.options.chosen_fields(), cascade.variant
+    )
+    fingerprint |= {"PATH": " ".join(map(printable, options.paths)), "--part-size": str(size)}
+    with begin(output, fingerprint, resume=options.resume, restart=options.restart):
         return _run(options, find, output, task, size)
 
 

@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cascade.cluster.fetching import is_url
 from cascade.errors import MissingExtraError, OutputError
 from cascade.runs.replacement import replacing
+from cascade.storage.fetching import is_url
 
 __all__ = ["OutputFolder"]
 

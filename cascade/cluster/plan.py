@@ -21,8 +21,6 @@ __all__ = ["Plan", "Totals", "part_name", "part_number"]
 _HOME: Final = "_cascade/plan"
 _COMPLETE: Final = "_cascade/plan.json"
 _PART: Final = re.compile(r"part-(\d{6,})\.parquet")
-#: Metadata of a plan's file: the place of the input that its last photo came from.
-_INPUT: Final = b"cascade.input"
 
 
 def part_name(number: int) -> str:
@@ -84,13 +82,6 @@ class Plan:
 
         return int(pq.read_metadata(io.BytesIO(self._content(number))).num_rows)
 
-    def last(self, number: int) -> tuple[int, str]:
-        """Return the place of the input, and the path, of the last photo of a part."""
-        import pyarrow.parquet as pq
-
-        metadata = pq.read_schema(io.BytesIO(self._content(number))).metadata or {}
-        return int(metadata[_INPUT]), self.photos(number)[-1].path
-
     def _content(self, number: int) -> bytes:
         content = self._folder.read(_name(number))
         if content is None:
@@ -105,7 +96,7 @@ class Plan:
 
     def extend(
         self,
-        found: Iterable[tuple[int, Found]],
+        found: Iterable[Found],
         *,
         size: int,
         left_out: Callable[[], dict[str, int]],
@@ -116,7 +107,7 @@ class Plan:
         """Add parts until the listing ends; memory holds the names of one part.
 
         Args:
-            found: photos with the place of their input, behind those of the parts that are there.
+            found: photos behind those of the parts that are there.
             size: photos in a part.
             left_out: what the listing passed over, asked at its end.
             stopped: ends it early, between two parts.
@@ -144,19 +135,17 @@ def _name(number: int) -> str:
     return f"{_HOME}/{part_name(number)}"
 
 
-def _content(group: list[tuple[int, Found]]) -> bytes:
+def _content(found: list[Found]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found = [one for _, one in group]
     columns = {
         "path": pa.array([os.fsencode(one.path) for one in found], pa.binary()),  # not always UTF-8
         "error_code": pa.array([one.error and one.error.code for one in found], pa.string()),
         "error_message": pa.array([one.error and one.error.message for one in found], pa.string()),
     }
-    table = pa.table(columns).replace_schema_metadata({_INPUT: str(group[-1][0])})
     file = io.BytesIO()
-    pq.write_table(table, file, compression="zstd")
+    pq.write_table(pa.table(columns), file, compression="zstd")
     return file.getvalue()
 
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from cascade.cluster.listing import can_continue, list_photos
 from cascade.cluster.output_folder import OutputFolder
 from cascade.cluster.part import STOP_FILE, PartTask, part_counts
 from cascade.cluster.plan import Plan, Totals, part_name, part_number
 from cascade.errors import OutputError, UsageError
 from cascade.imaging.files import FindOptions, Found, printable
+from cascade.storage.listing import can_continue
+from cascade.storage.sources import photos_of
 
 __all__ = ["MANIFEST_FILE", "ClusterRun", "Engine"]
 
@@ -154,7 +155,7 @@ class ClusterRun:
     def _list(self) -> Totals | None:
         count, after = self._plan.count(), None
         if count and isinstance(self._inputs, tuple) and can_continue(self._inputs):
-            after = self._plan.last(count - 1)
+            after = self._plan.photos(count - 1)[-1].path
             self._begun.set()
         elif count:
             # Parts are classified only when such a listing is complete, so nothing is lost.
@@ -176,10 +177,8 @@ class ClusterRun:
             raise UsageError(f"{names}: holds no photos; give a folder or a prefix that does{advice}")
         return totals
 
-    def _found(self, after: tuple[int, str] | None) -> Iterable[tuple[int, Found]]:
-        if isinstance(self._inputs, tuple):
-            return list_photos(self._inputs, self._find, after)
-        return ((0, found) for found in self._inputs)
+    def _found(self, after: str | None) -> Iterator[Found]:
+        return photos_of(self._inputs, self._find, after) if isinstance(self._inputs, tuple) else self._inputs
 
     def _planned(self) -> bool:
         """Note that there is a part, and tell whether to stop listing."""

@@ -21,18 +21,20 @@ _LOCK: Final = "_cascade/lock"
 
 
 @contextmanager
-def begin(folder: OutputFolder, facts: Mapping[str, str], *, resume: bool, restart: bool) -> Iterator[None]:
+def begin(
+    folder: OutputFolder, fingerprint: Mapping[str, str], *, resume: bool, restart: bool
+) -> Iterator[None]:
     """Make a folder ready for a run, and hold it as long as the block lasts.
 
     Args:
         folder: new, empty, or of an earlier run.
-        facts: name -> value of everything that must not change between a run and its continuation.
+        fingerprint: name -> value of everything that must not change between a run and its continuation.
         resume: continue what is there; simply begin if nothing is.
         restart: remove what an earlier run wrote there.
 
     Raises:
         OutputError: when something else is there, or another process writes to it.
-        UsageError: when the run was started with other facts.
+        UsageError: when the run was started with another fingerprint.
     """
     content = folder.read(RUN_FILE)
     if content is None:
@@ -47,17 +49,17 @@ def begin(folder: OutputFolder, facts: Mapping[str, str], *, resume: bool, resta
             _clear(folder)
             content = None
         if content is None:
-            kept = {"generator": GENERATOR, "facts": dict(facts)}
+            kept = {"generator": GENERATOR, "fingerprint": dict(fingerprint)}
             folder.write(RUN_FILE, json.dumps(kept, indent=1).encode())
         else:
-            _compare(folder, json.loads(content), facts)
+            _compare(folder, json.loads(content), fingerprint)
             _remove_leftovers(folder)
         yield
 
 
-def _compare(folder: OutputFolder, kept: Mapping[str, Any], facts: Mapping[str, str]) -> None:
-    for name, now in facts.items():
-        before = kept["facts"].get(name)
+def _compare(folder: OutputFolder, kept: Mapping[str, Any], fingerprint: Mapping[str, str]) -> None:
+    for name, now in fingerprint.items():
+        before = kept["fingerprint"].get(name)
         if before != now:
             raise UsageError(
                 f"{folder.url}: the run was started with {name} = {before}, now it is {now}; rows of two "

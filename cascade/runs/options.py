@@ -170,6 +170,7 @@ class ClassifyOptions:
             "--gallery": self.gallery is not None,
             "--sort-into": self.sort_into is not None,
             "--write-xmp": self.write_xmp,
+            "--archives": self.archives,
         }
         for option, given in alone.items():
             yield given, f"{option} works on one machine; leave it out, or leave out {engine}"

@@ -15,7 +15,7 @@ from cascade.imaging.files import FindOptions, Found
 from cascade.imaging.recognition import PHOTO_SUFFIXES, is_named_like_an_archive
 from cascade.storage.fetching import file_system, read_url, trying_again
 
-__all__ = ["find_remote", "photo_at"]
+__all__ = ["can_continue", "find_remote", "photo_at"]
 
 #: Where file systems keep when an object was changed.
 _CHANGED: Final = ("LastModified", "mtime", "last_modified", "updated", "created", "ETag", "etag")
@@ -26,7 +26,12 @@ def photo_at(url: str, size: int = -1, mtime_ns: int = 0) -> Found:
     return Found(url, size, mtime_ns, read=partial(read_url, url))
 
 
-def find_remote(urls: Sequence[str], options: FindOptions) -> Iterator[Found]:
+def can_continue(urls: Sequence[str]) -> bool:
+    """Whether a listing that was broken off can go on behind the last name: S3 gives names in their order."""
+    return len(urls) == 1 and urls[0].startswith("s3://")
+
+
+def find_remote(urls: Sequence[str], options: FindOptions, after: str | None = None) -> Iterator[Found]:
     """Find photos below URLs, and archives among them where they are looked into.
 
     An object is a photo when its name ends like one, or has no ending at all: looking into every object
@@ -35,6 +40,7 @@ def find_remote(urls: Sequence[str], options: FindOptions) -> Iterator[Found]:
     Args:
         urls: of objects, and of prefixes or folders.
         options: see there; counts what was passed over.
+        after: begin behind this photo; only where `can_continue` says so.
 
     Raises:
         UsageError: when one of them does not exist or cannot be listed.
@@ -43,27 +49,28 @@ def find_remote(urls: Sequence[str], options: FindOptions) -> Iterator[Found]:
     roots = list(dict.fromkeys(url.rstrip("/") for url in urls))
     for url in roots:
         if not any(url.startswith(f"{other}/") for other in roots):  # that one finds it
-            yield from _find(url, options)
+            yield from _find(url, options, after)
 
 
-def _find(url: str, options: FindOptions) -> Iterator[Found]:
+def _find(url: str, options: FindOptions, after: str | None) -> Iterator[Found]:
     try:
         files, path = file_system(url)
         if _is_named_like_a_photo(url) or is_named_like_an_archive(url):
             info = trying_again(lambda: files.info(path))
             if info["type"] == "file":
-                yield photo_at(url, *_size_and_change(info))
+                if after is None:
+                    yield photo_at(url, *_size_and_change(info))
                 return
             options = _with_archives(url, options)
         empty = True
-        for name, info in _names(files, path.rstrip("/")):
+        for name, info in _names(files, path.rstrip("/"), after):
             empty = False
             reason = _why_left_out(name.removeprefix(url), _size_and_change(info)[0], options)
             if reason:
                 options.left_out[reason] += 1
             else:
                 yield photo_at(name, *_size_and_change(info))
-        if empty:
+        if empty and after is None:
             info = trying_again(lambda: files.info(path))
             if info["type"] == "file":
                 yield photo_at(url, *_size_and_change(info))
@@ -80,21 +87,23 @@ def _with_archives(url: str, options: FindOptions) -> FindOptions:
     return replace(options, archives=True) if url.lower().endswith(".parquet") else options
 
 
-def _names(files: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _names(files: Any, path: str, after: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the URL of every object below a path, with what the file system says about it."""
     protocol = files.protocol if isinstance(files.protocol, str) else files.protocol[0]
     if protocol == "s3":
-        yield from _s3_names(files, path)
+        yield from _s3_names(files, path, after)
         return
     for home, _, names in files.walk(path, detail=True, on_error="raise"):
         for name in sorted(names):
             yield files.unstrip_protocol(posixpath.join(home, name)), names[name]
 
 
-def _s3_names(files: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _s3_names(files: Any, path: str, after: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Page through a bucket in the order of its keys; s3fs itself would hold all of them."""
     bucket, _, prefix = path.partition("/")
     asked = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else ""}
+    if after is not None:
+        asked["StartAfter"] = after.removeprefix(f"s3://{bucket}/")
     while True:
         page = trying_again(lambda: files.call_s3("list_objects_v2", **asked))
         for entry in page.get("Contents", ()):

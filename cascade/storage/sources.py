@@ -31,12 +31,13 @@ def is_local(path: str) -> bool:
     return not is_url(path) and not is_named_like_an_archive(path)
 
 
-def photos_of(paths: Sequence[str], options: FindOptions) -> Iterator[Found]:
+def photos_of(paths: Sequence[str], options: FindOptions, after: str | None = None) -> Iterator[Found]:
     """Find the photos of files, folders, URLs, tar archives and Parquet files, in a stable order.
 
     Args:
         paths: what the user named.
         options: see there; counts what is passed over.
+        after: see `cascade.storage.listing.find_remote`.
 
     Raises:
         UsageError: at once when a local path does not exist, and on the way when a URL cannot be listed.
@@ -49,7 +50,7 @@ def photos_of(paths: Sequence[str], options: FindOptions) -> Iterator[Found]:
     found = itertools.chain(
         find_photos(plain, options),
         find_photos(datasets, replace(options, archives=True)),
-        find_remote([path for path in paths if is_url(path)], options),
+        find_remote([path for path in paths if is_url(path)], options, after),
     )
     return _looked_into(found, options)
 

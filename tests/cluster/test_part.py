@@ -31,7 +31,7 @@ def task(photo, tmp_path, tiny_bundle):
         pass
     found = [Found(str(photo(f"{n}.png", "menu"))) for n in range(5)]
     found.append(Found("locked", error=ErrorInfo("not_permitted", "this folder may not be entered")))
-    Plan(folder).extend(((0, one) for one in found), size=6, left_out=dict, stopped=lambda: False)
+    Plan(folder).extend(found, size=6, left_out=dict, stopped=lambda: False)
     options = PartitionOptions(bundle=str(tiny_bundle))
     return PartTask(folder=folder.url, options=options, home=str(Path.cwd()), run="one")
 

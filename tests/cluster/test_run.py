@@ -220,4 +220,4 @@ def test_another_folder_and_another_command_are_refused(new_run, tmp_path, tiny_
     with begin(folder, {"a": "2"}, resume=False, restart=True):
         assert sorted(folder.names()) == ["notes.txt"]
         assert Plan(folder).totals() is None
-    assert json.loads(folder.read("_cascade/run.json"))["facts"] == {"a": "2"}
+    assert json.loads(folder.read("_cascade/run.json"))["fingerprint"] == {"a": "2"}

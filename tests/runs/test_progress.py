@@ -165,15 +165,15 @@ def test_formats_by_ending(output, name):
 #: Every option, by whether another value changes rows; the value is one that differs from `GIVEN`.
 CHANGES_ROWS = {
     "format_name": "csv", "explain": True, "ask": "never", "operating_point": "strict", "max_error": 0.1,
-    "budget": 0.5, "label_set": 0.9, "top_k": 3, "by_content": True,
+    "budget": 0.5, "label_set": 0.9, "top_k": 3, "by_content": True, "image_column": "photo",
 }  # fmt: skip
 CHANGES_NO_ROW = {
     "workers": 2, "quiet": True, "output": "x.txt", "verbose": 1, "hidden": True, "follow_links": True,
     "gallery": Path("page.html"), "sort_into": Path("sorted"), "sort_mode": "move", "write_xmp": True,
-    "paths": ("other",), "max_pixels": 5,
+    "paths": ("other",), "max_pixels": 5, "archives": True,
 }  # fmt: skip
 #: Facts of their own: the hash of the bundle, the fields that were chosen, the variant that runs; and options
-#: that only say how a run begins or is fed, or who works. Runs on a cluster keep their facts elsewhere.
+#: that only say how a run begins or is fed, or who works (the size of a part is remembered on a cluster).
 ELSEWHERE = {"bundle", "fields", "variant", "resume", "restart", "watch", "null", "yes"} | {
     "retry_failed",
     "dry_run",
