@@ -52,6 +52,47 @@ def test_every_module_says_what_it_is_for() -> None:
     assert empty == ["__main__.py"] or empty == []
 
 
+#: Public methods of named tuples, in spite of their names.
+NAMED_TUPLES = {"_asdict", "_replace", "_fields", "_make"}
+
+
+def is_private(word: str) -> bool:
+    return word.startswith("_") and not word.startswith("__") and word not in NAMED_TUPLES
+
+
+def private_names(tree: ast.AST) -> set[str]:
+    """Names with an underscore that are imported, reached as an attribute, or replaced by monkeypatch."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found |= {alias.name for alias in node.names if is_private(alias.name)}
+        elif isinstance(node, ast.Attribute) and is_private(node.attr):
+            if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+                found.add(ast.unparse(node))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+            ("setattr", "getattr", "delattr")
+        ):
+            words = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            found |= {word for word in words if is_private(word.rpartition(".")[2])}
+    return found
+
+
+def test_tests_and_benchmarks_use_public_names_only() -> None:
+    paths = [path for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    trees = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+    found = {name: private_names(tree) for name, tree in trees.items()}
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["from a import _b", "a._b()", "patch.setattr(a, '_b', 1)", "patch.setattr('a._b', 1)", "a.b._c = 1"],
+)
+def test_private_names_are_seen(code: str) -> None:
+    assert private_names(ast.parse(code))
+    assert not private_names(ast.parse(code.replace("_b", "b").replace("_c", "c")))
+
+
 def test_architecture_names_every_package_and_only_what_is_there() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     table = {

@@ -21,13 +21,13 @@ from typing import Any, Final
 
 from cascade.errors import BundleError
 
-__all__ = ["MAX_GRAPH_BYTES", "check_graph"]
+__all__ = ["MAX_GRAPH_BYTES", "MAX_NODES", "check_graph"]
 
 #: A graph of a bundle is some megabytes; protobuf itself ends at 2 GiB.
 MAX_GRAPH_BYTES: Final = 1 << 30
 
 _MAX_ELEMENTS: Final = 1 << 28
-_MAX_NODES: Final = 100_000
+MAX_NODES: Final = 100_000
 _MAX_DEPTH: Final = 16
 _STANDARD_DOMAINS: Final = frozenset({b"", b"ai.onnx"})
 _ENDLESS: Final = frozenset({b"Loop", b"Scan"})
@@ -123,8 +123,8 @@ class _Check:
 
     def node(self, data: memoryview, shapes: dict[bytes, list[int]], depth: int) -> None:
         self._nodes += 1
-        if self._nodes > _MAX_NODES:
-            raise self._refuse(f"it has more than {_MAX_NODES:,} operators")
+        if self._nodes > MAX_NODES:
+            raise self._refuse(f"it has more than {MAX_NODES:,} operators")
         operator = b""
         inputs: list[bytes] = []
         outputs: list[bytes] = []

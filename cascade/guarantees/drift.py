@@ -29,7 +29,16 @@ from cascade.errors import BundleError, UsageError, needs_extra
 from cascade.prediction import Prediction
 from cascade.validated import Validated
 
-__all__ = ["FEWEST_PHOTOS", "LEVEL", "MATTERS", "DriftReport", "DriftTest", "Reference", "check_drift"]
+__all__ = [
+    "FEWEST_PHOTOS",
+    "LEVEL",
+    "MATTERS",
+    "DriftReport",
+    "DriftTest",
+    "Reference",
+    "check_drift",
+    "holm",
+]
 
 #: With fewer photos than this no test is made.
 FEWEST_PHOTOS: Final = 30
@@ -205,7 +214,7 @@ def check_drift(reference: Reference, predictions: Iterable[Prediction]) -> Drif
         raise UsageError(f"{sorted(strangers)[0]!r} is no label of this bundle's reference; classify again")
     found.append(("label mix", *_label_mix(counts, reference, stats)))
 
-    corrected = _holm([p for _, _, p, _ in found])
+    corrected = holm([p for _, _, p, _ in found])
     tests = tuple(
         DriftTest(name, effect, p, p <= LEVEL and effect >= MATTERS[name], text)
         for (name, effect, _, text), p in zip(found, corrected, strict=True)
@@ -232,8 +241,8 @@ def _label_mix(counts: Counter[str], reference: Reference, stats: Any) -> tuple[
     return float(np.abs(change).sum() / 2), p, text
 
 
-def _holm(p_values: list[float]) -> list[float]:
-    """Correct for the number of tests (Holm 1979)."""
+def holm(p_values: list[float]) -> list[float]:
+    """Return p-values corrected for their number, in the order given (Holm 1979)."""
     order = np.argsort(p_values, kind="stable")
     scaled = np.array(p_values)[order] * np.arange(len(p_values), 0, -1)
     corrected = np.empty(len(p_values))

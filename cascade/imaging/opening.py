@@ -11,7 +11,7 @@ from typing import BinaryIO
 from cascade.errors import ImageError, UsageError
 from cascade.imaging.formats import reason
 
-__all__ = ["as_seekable", "open_photo"]
+__all__ = ["as_seekable", "open_photo", "open_without_waiting"]
 
 
 def open_photo(path: str | os.PathLike[str]) -> BinaryIO:
@@ -19,7 +19,7 @@ def open_photo(path: str | os.PathLike[str]) -> BinaryIO:
     try:
         # Opening a device can do something (rewind a tape), a named pipe blocks for ever: look first.
         _check_regular(os.stat(path).st_mode)  # noqa: PTH116 - os.PathLike is more than Path
-        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - returned open
+        file = open(path, "rb", opener=open_without_waiting)  # noqa: SIM115 - returned open
         try:
             _check_regular(os.fstat(file.fileno()).st_mode)  # it may have been replaced in between
         except BaseException:
@@ -40,7 +40,8 @@ def _why_not_found(path: str | os.PathLike[str]) -> str:
     return "no such file"
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
+def open_without_waiting(path: str, flags: int) -> int:
+    """Open a file as `os.open` does, without waiting for the writer of a pipe."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 

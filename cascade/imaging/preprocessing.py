@@ -16,7 +16,7 @@ from PIL import Image
 from cascade.arrays import Pixels
 from cascade.validated import Validated
 
-__all__ = ["INTERPOLATIONS", "InputSpec", "decoding_of", "prepare"]
+__all__ = ["INTERPOLATIONS", "LARGEST_SCALED", "InputSpec", "decoding_of", "prepare"]
 
 INTERPOLATIONS: Final = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -27,7 +27,7 @@ INTERPOLATIONS: Final = {
 #: A photo of 20000 x 10 pixels would be resized to 450,000 x 224 before its middle is cut out. From this many
 #: times the input on, only the middle is computed. For other photos that would not be the same to the
 #: last bit.
-_LARGEST_SCALED: Final = 64
+LARGEST_SCALED: Final = 64
 
 #: Pixels that a photo may have between the two passes of a resize. Only a strip (10 x 1,000,000 pixels) has
 #: more; its height is resized first.
@@ -97,7 +97,7 @@ def prepare(image: Image.Image, spec: InputSpec) -> Pixels:
     scaled = _scaled_for_center(image.size, spec)
     left = round((scaled[0] - spec.width) / 2)
     top = round((scaled[1] - spec.height) / 2)
-    if scaled[0] * scaled[1] > _LARGEST_SCALED * spec.width * spec.height:
+    if scaled[0] * scaled[1] > LARGEST_SCALED * spec.width * spec.height:
         across, down = image.width / scaled[0], image.height / scaled[1]
         box = (left * across, top * down, (left + spec.width) * across, (top + spec.height) * down)
         return np.asarray(_resize(image, size, resample, box))

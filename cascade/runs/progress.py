@@ -31,9 +31,9 @@ class Progress:
     def __init__(self, *, quiet: bool, count: Callable[[], int] | None = None) -> None:
         self._done = self._failed = 0
         self._skipped_before_total = 0
-        self._total: int | None = None
+        self.total: int | None = None
         self._started = self._spoke = time.monotonic()
-        self._bar: Any = None
+        self.bar: Any = None
         self._terminal = sys.stderr.isatty() and not quiet
         self._plain = not self._terminal and not quiet
         if not quiet and count is not None:
@@ -41,9 +41,9 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._terminal:
-            self._bar = make_bar("rate", "errors")
-            self._task = self._bar.add_task("photos", total=None, rate="", errors="")
-            self._bar.start()
+            self.bar = make_bar("rate", "errors")
+            self._task = self.bar.add_task("photos", total=None, rate="", errors="")
+            self.bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -51,9 +51,9 @@ class Progress:
 
     def stop(self) -> None:
         """Take the bar away and give the terminal back."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
 
     def advance(self, *, failed: int, rows: int = 1) -> None:
         """Count rows, and those of them that are errors."""
@@ -62,12 +62,12 @@ class Progress:
         now = time.monotonic()
         if now - self._spoke < (_PLAIN_INTERVAL if self._plain else 0.1):
             return
-        if self._bar is not None:
+        if self.bar is not None:
             self._spoke = now
-            self._bar.update(
+            self.bar.update(
                 self._task,
                 completed=self._done,
-                total=self._total,
+                total=self.total,
                 rate=f"{self._rate(now):.1f} photos/s",
                 errors=f"{self._failed:,} failed" if self._failed else "",
             )
@@ -77,8 +77,8 @@ class Progress:
 
     def skip(self) -> None:
         """Count one photo less to do: an earlier run did it."""
-        if self._total is not None:
-            self._total = max(self._total - 1, self._done)
+        if self.total is not None:
+            self.total = max(self.total - 1, self._done)
         else:
             self._skipped_before_total += 1
 
@@ -88,14 +88,14 @@ class Progress:
     def _line(self, now: float) -> str:
         rate = self._rate(now)
         text = f"{self._done:,}"
-        if self._total is not None:
-            text += f" of {self._total:,}"
+        if self.total is not None:
+            text += f" of {self.total:,}"
         text += f" photos, {rate:.1f} photos/s, {self._failed:,} failed"
-        if self._total is not None and rate > 0:
-            text += f", about {duration(max(self._total - self._done, 0) / rate)} left"
+        if self.total is not None and rate > 0:
+            text += f", about {duration(max(self.total - self._done, 0) / rate)} left"
         return text
 
     def _count(self, count: Callable[[], int]) -> None:
         # A folder that vanishes is for the run to complain about; here it only costs the time left.
         with contextlib.suppress(CascadeError, OSError):
-            self._total = max(count() - self._skipped_before_total, 0)
+            self.total = max(count() - self._skipped_before_total, 0)

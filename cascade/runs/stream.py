@@ -2,7 +2,7 @@
 
 `Cascade.predict_many` takes paths, or bytes of photos that are no local files, and gives answers in order.
 This module keeps the places of what needs no answer: folders that could not be entered, and files whose
-content has an answer already. Memory is bounded by `_WAITING` places, however long the run.
+content has an answer already. Memory is bounded by `MOST_WAITING` places, however long the run.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from cascade.prediction import Prediction
 from cascade.runs.reading import Item
 from cascade.runs.rows import Row, make_row, rename_row
 
-__all__ = ["classify_stream"]
+__all__ = ["MOST_WAITING", "classify_stream"]
 
 #: Places that may wait for an answer before duplicates are simply classified again.
-_WAITING: Final = 2000
+MOST_WAITING: Final = 2000
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class _Queue:
             row = make_row(Prediction(path=found.path, status="error", error=found.error), self.bundle)
             self.places.append(_Place(item, row))
             return False
-        if digest is not None and len(self.places) < _WAITING:
+        if digest is not None and len(self.places) < MOST_WAITING:
             if digest in self.waiting:
                 self.places.append(_Place(item, None, copy=True))
                 return False

@@ -9,7 +9,7 @@ from typing import Final
 from cascade.errors import needs_extra
 from cascade.imaging.files import FindOptions, Found, find_changed, find_photos, look_at
 
-__all__ = ["SETTLE_SECONDS", "watch_batches"]
+__all__ = ["SETTLE_SECONDS", "Settling", "settled_batches", "watch_batches"]
 
 #: A file counts as complete when size and time of change stayed the same for this long.
 SETTLE_SECONDS: Final = 2.0
@@ -17,7 +17,7 @@ SETTLE_SECONDS: Final = 2.0
 _POLL_SECONDS: Final = 0.5
 
 
-class _Settling:
+class Settling:
     """Photos that may still be growing."""
 
     def __init__(self, seconds: float) -> None:
@@ -80,17 +80,26 @@ def watch_batches(
         yield_on_timeout=True,
         raise_interrupt=False,
     )
-    return _batches(roots, options, stopped, changes, settle_seconds)
+    return settled_batches(roots, options, stopped, changes, settle_seconds)
 
 
-def _batches(
+def settled_batches(
     roots: Sequence[str],
     options: FindOptions,
     stopped: Callable[[], bool],
     changes: Iterable[Collection[tuple[object, str]]],
     settle_seconds: float,
 ) -> Iterator[Iterable[Found]]:
-    settling = _Settling(settle_seconds)
+    """Yield batches of photos as `watch_batches` does, for changes from any source.
+
+    Args:
+        roots: as for `watch_batches`.
+        options: likewise.
+        stopped: likewise; looked at with every element of ``changes``.
+        changes: sets of (kind, path) as watchfiles reports them; an empty set lets time pass.
+        settle_seconds: see `SETTLE_SECONDS`.
+    """
+    settling = Settling(settle_seconds)
     first = True
     for changed in changes:
         if stopped():
@@ -109,7 +118,7 @@ def _batches(
             yield ready
 
 
-def _old_enough(found: Iterable[Found], settling: _Settling, seconds: float) -> Iterator[Found]:
+def _old_enough(found: Iterable[Found], settling: Settling, seconds: float) -> Iterator[Found]:
     for one in found:
         if one.size >= 0 and time.time() - one.mtime_ns / 1e9 < seconds:
             settling.see(one, time.monotonic())

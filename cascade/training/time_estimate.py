@@ -32,7 +32,7 @@ from cascade.training.recipe import Recipe
 from cascade.training.recipe_sections import Augmentation
 from cascade.training.training_log import TrainingLog
 
-__all__ = ["Estimate", "announce", "estimate", "in_words"]
+__all__ = ["Estimate", "announce", "estimate", "in_words", "measure_recipe"]
 
 #: Photos that are read and run; steps that are made, after a first one that does not count, and their batch.
 _PHOTOS, _STEPS, _BATCH = 13, 2, 16
@@ -185,13 +185,15 @@ def _measure_apart(
     """Measure a recipe, on random weights if the network that it starts from is not trained yet."""
     kind, _, name = recipe.backbone.weights.partition(":")
     if kind != "stage" or backbone_file(project.work, name).is_file():
-        return _measure(recipe, photos, project, home)
+        return measure_recipe(recipe, photos, project, home)
     untrained = recipe.replace(backbone=recipe.backbone.replace(weights="none"))
     with TemporaryDirectory() as scratch:
-        return _measure(untrained, photos, project, Path(scratch))
+        return measure_recipe(untrained, photos, project, Path(scratch))
 
 
-def _measure(recipe: Recipe, photos: Sequence[Photo], project: Project, home: Path) -> tuple[float, float]:
+def measure_recipe(
+    recipe: Recipe, photos: Sequence[Photo], project: Project, home: Path
+) -> tuple[float, float]:
     """Return seconds per photo that is cached, and per step of training."""
     network, plan, device = build(recipe, project.work), recipe.train, project.device
     per_photo, features = _reading(recipe, network, recipe.augment, photos, project, home)

@@ -18,7 +18,7 @@ from cascade.errors import UsageError, needs_extra
 from cascade.evaluation.dataset import Photo
 from cascade.imaging.thumbnail import thumbnail
 
-__all__ = ["WANDB_MODES", "Tracker"]
+__all__ = ["WANDB_MODES", "Tracker", "choose_samples"]
 
 WANDB_MODES: Final = ("disabled", "offline", "online")
 
@@ -106,7 +106,7 @@ class Tracker:
 
         predicted = probabilities.argmax(1)
         table = wandb.Table(columns=["photo", "file", "label", "answer", "confidence", "right"])
-        for i in _samples(truth, probabilities):
+        for i in choose_samples(truth, probabilities):
             image = thumbnail(photos[i].path, _SIDE)
             right = bool(predicted[i] == truth[i])
             confidence = float(probabilities[i, predicted[i]])
@@ -134,7 +134,7 @@ class Tracker:
         self._run.log_artifact(artifact, aliases=["latest", f"v{version}"])
 
 
-def _samples(truth: Ints, probabilities: Floats) -> Ints:
+def choose_samples(truth: Ints, probabilities: Floats) -> Ints:
     """Choose the most confident mistakes, and photos at even distances among the others."""
     wrong = np.flatnonzero(probabilities.argmax(1) != truth)
     worst = wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][: _SAMPLES // 2]

@@ -159,7 +159,7 @@ def _without_location(tensor):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_graphs_are_refused(name, monkeypatch):
-    monkeypatch.setattr(bundle_safety, "_MAX_NODES", 1000)
+    monkeypatch.setattr(bundle_safety, "MAX_NODES", 1000)
     make, said = HOSTILE[name]
     with pytest.raises(BundleError, match=said):
         check_graph(make().SerializeToString(), "g.onnx")

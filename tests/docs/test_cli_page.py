@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import click
 import pytest
 
-from cascade.cli.main import _COMMANDS
+from cascade.cli.main import cli
 from cascade.runs.rows import FIELDS, columns_of
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -31,7 +32,7 @@ def test_help_is_current(make_cli, page):
 
 
 def test_every_command_has_its_section(page):
-    for command in _COMMANDS:
+    for command in cli.list_commands(click.Context(cli)):
         assert f"\n## cascade {command}\n" in page
         assert f"\n<!-- help: {command} -->\n" in page
 

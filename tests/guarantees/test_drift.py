@@ -16,7 +16,7 @@ pytest.importorskip("scipy", reason="needs the extra `drift`")
 from conftest import COLOURS
 
 from cascade import Bundle, BundleError, Cascade, UsageError
-from cascade.guarantees.drift import FEWEST_PHOTOS, LEVEL, Reference, check_drift
+from cascade.guarantees.drift import FEWEST_PHOTOS, LEVEL, Reference, check_drift, holm
 from cascade.prediction import ErrorInfo, Opinion, Prediction
 
 LABELS = ("bed", "kitchen", "beach", "menu")
@@ -121,10 +121,8 @@ def test_a_bundle_without_scope_stage_is_compared_without_it() -> None:
 
 
 def test_the_correction_is_holm_s() -> None:
-    from cascade.guarantees.drift import _holm
-
-    assert _holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert _holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
 
 
 def test_references_survive_json() -> None:

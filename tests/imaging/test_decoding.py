@@ -289,7 +289,7 @@ def test_forbidden_files_whoever_runs_the_tests(monkeypatch: pytest.MonkeyPatch)
     def refuse(path: Any, flags: int) -> int:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr("cascade.imaging.opening._open_without_waiting", refuse)
+    monkeypatch.setattr("cascade.imaging.opening.open_without_waiting", refuse)
     assert code_of(COFFEE) == "not_permitted"
 
 
@@ -297,7 +297,7 @@ def test_files_that_vanish_while_they_are_opened(monkeypatch: pytest.MonkeyPatch
     def vanish(path: Any, flags: int) -> int:
         raise FileNotFoundError(2, "No such file or directory", path)
 
-    monkeypatch.setattr("cascade.imaging.opening._open_without_waiting", vanish)
+    monkeypatch.setattr("cascade.imaging.opening.open_without_waiting", vanish)
     assert code_of(COFFEE) == "not_found"
 
 

@@ -137,7 +137,7 @@ def test_long_photos_are_cropped_before_they_are_resized(
     image = image.transpose(Image.Transpose.ROTATE_90) if tall else image
     spec = InputSpec(64, 64, "center", 0.9)
     quick = prepare(image, spec)
-    monkeypatch.setattr("cascade.imaging.preprocessing._LARGEST_SCALED", 10**9)
+    monkeypatch.setattr("cascade.imaging.preprocessing.LARGEST_SCALED", 10**9)
     # Not bit for bit: the part is computed from other rounded positions.
     assert difference(quick, prepare(image, spec)).mean() < 1.0
 

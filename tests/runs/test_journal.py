@@ -110,23 +110,36 @@ def test_a_file_that_is_no_journal(tmp_path):
         Journal(tmp_path / "j")
 
 
-def test_a_full_disk_keeps_what_was_committed(tmp_path):
+@pytest.fixture
+def connections(monkeypatch):
+    """Every connection to a database that is opened from here on."""
+    opened, connect = [], sqlite3.connect
+
+    def remember(*arguments, **options):
+        opened.append(connect(*arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", remember)
+    return opened
+
+
+def test_a_full_disk_keeps_what_was_committed(tmp_path, connections):
     with Journal(tmp_path / "j") as journal:
         journal.add(item("a"), row("a"))
         journal.commit()
-        pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
+        pages = connections[-1].execute("PRAGMA page_count").fetchone()[0]
         # SQLite reports a file at its page limit exactly as it does a full disk.
-        journal._db.execute(f"PRAGMA max_page_count = {pages}")
+        connections[-1].execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(OutputError, match=r"writing stopped \(database or disk is full\).*--resume"):
             deque((journal.add(item(f"{n}"), row(f"{n}")) for n in range(1000)), maxlen=0)
     with Journal(tmp_path / "j") as journal:
         assert [r["path"] for r in journal.rows()] == ["a"]
 
 
-def test_a_power_cut_can_lose_nothing_that_was_committed(tmp_path):
-    with Journal(tmp_path / "j") as journal:
-        assert journal._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-        assert journal._db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+def test_a_power_cut_can_lose_nothing_that_was_committed(tmp_path, connections):
+    with Journal(tmp_path / "j"):
+        assert connections[-1].execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert connections[-1].execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
 def test_it_is_plain_sqlite(tmp_path):

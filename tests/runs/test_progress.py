@@ -31,7 +31,7 @@ class Clock:
 def counted(progress):
     """Wait for the thread that counts."""
     deadline = time.time() + 10
-    while progress._total is None and time.time() < deadline:
+    while progress.total is None and time.time() < deadline:
         time.sleep(0.001)
 
 
@@ -97,10 +97,10 @@ def test_a_bar_on_a_terminal(monkeypatch, capsys):
         for failed in (False, True):
             clock.now += 1
             progress.advance(failed=failed)
-        assert progress._bar.tasks[0].completed == 2
-        assert progress._bar.tasks[0].total == 4
-        assert progress._bar.tasks[0].fields == {"rate": "1.0 photos/s", "errors": "1 failed"}
-    assert progress._bar is None
+        assert progress.bar.tasks[0].completed == 2
+        assert progress.bar.tasks[0].total == 4
+        assert progress.bar.tasks[0].fields == {"rate": "1.0 photos/s", "errors": "1 failed"}
+    assert progress.bar is None
     assert capsys.readouterr().out == ""
 
 
@@ -172,7 +172,7 @@ CHANGES_NO_ROW = {
     "gallery": Path("page.html"), "sort_into": Path("sorted"), "sort_mode": "move", "write_xmp": True,
     "paths": ("other",), "max_pixels": 5, "archives": True,
 }  # fmt: skip
-#: Facts of their own: the hash of the bundle, the fields that were chosen, the variant that runs; and options
+#: In it by themselves: the hash of the bundle, the chosen fields, the variant that runs; and options
 #: that only say how a run begins or is fed, or who works (the size of a part is remembered on a cluster).
 ELSEWHERE = {"bundle", "fields", "variant", "resume", "restart", "watch", "null", "yes"} | {
     "retry_failed",
@@ -183,7 +183,7 @@ ELSEWHERE = {"bundle", "fields", "variant", "resume", "restart", "watch", "null"
 }
 
 
-def test_every_option_that_changes_rows_is_a_fact():
+def test_every_option_that_changes_rows_is_in_the_fingerprint():
     options = {field.name for field in dataclasses.fields(ClassifyOptions)}
     assert options - CHANGES_NO_ROW.keys() - ELSEWHERE == CHANGES_ROWS.keys()
     before = ClassifyOptions(**GIVEN).fingerprint("00", ("path",), "exact")

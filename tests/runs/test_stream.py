@@ -76,7 +76,7 @@ def test_order_is_kept_with_failures_in_between(run, photo, tmp_path):
 
 @pytest.mark.parametrize("bound", [2000, 3])
 def test_identical_files_are_classified_once(run, photo, tmp_path, monkeypatch, bound):
-    monkeypatch.setattr(stream, "_WAITING", bound)
+    monkeypatch.setattr(stream, "MOST_WAITING", bound)
     folder = tmp_path / "album"
     for number in range(100):
         if number % 10 == 0:

@@ -14,7 +14,7 @@ import pytest
 from cascade.errors import MissingExtraError
 from cascade.imaging.files import FindOptions, find_changed, look_at
 from cascade.runs import watch
-from cascade.runs.watch import _batches, _Settling, watch_batches
+from cascade.runs.watch import Settling, settled_batches, watch_batches
 
 JPEG = b"\xff\xd8\xff\xe0" + b"\0" * 40
 
@@ -35,7 +35,7 @@ def make(path, age=100.0):
 
 def test_a_growing_file_waits(folder):
     path = folder / "a.jpg"
-    settling = _Settling(2.0)
+    settling = Settling(2.0)
     path.write_bytes(b"1")
     settling.see(look_at(str(path)), now=10.0)
     assert settling.settled(11.9) == []
@@ -49,7 +49,7 @@ def test_a_growing_file_waits(folder):
 def test_a_file_that_vanishes_is_forgotten(folder):
     path = folder / "a.jpg"
     path.write_bytes(b"1")
-    settling = _Settling(2.0)
+    settling = Settling(2.0)
     settling.see(look_at(str(path)), now=0.0)
     path.unlink()
     assert settling.settled(3.0) == []
@@ -74,7 +74,7 @@ def nothing():
 def run(folder, *steps, stopped=lambda: False, **options):
     return [
         [os.path.relpath(found.path, folder) for found in batch]
-        for batch in _batches([str(folder)], FindOptions(**options), stopped, Script(*steps), 0.0)
+        for batch in settled_batches([str(folder)], FindOptions(**options), stopped, Script(*steps), 0.0)
     ]
 
 
@@ -103,7 +103,7 @@ def test_a_folder_that_arrives_whole(folder, tmp_path):
 def test_what_was_written_just_now_waits_at_the_start_too(folder):
     make(folder / "old.jpg")
     make(folder / "young.jpg", age=0.0)
-    found = _batches([str(folder)], FindOptions(), lambda: False, Script((nothing, [])), 1.0)
+    found = settled_batches([str(folder)], FindOptions(), lambda: False, Script((nothing, [])), 1.0)
     assert [Path(one.path).name for one in next(iter(found))] == ["old.jpg"]
 
 

@@ -28,7 +28,7 @@ from cascade.training.fit.teacher import opinions_file
 from cascade.training.overrides import override
 from cascade.training.project import Project, open_project
 from cascade.training.time_estimate import announce, estimate, in_words
-from cascade.training.tracking import Tracker, _samples
+from cascade.training.tracking import Tracker, choose_samples
 from cascade.training.training_log import TrainingLog
 
 pytestmark = [
@@ -209,7 +209,7 @@ def test_the_estimate_knows_the_teacher(anew: Project) -> None:
 def test_the_estimate_knows_what_is_done_and_changes_nothing(
     anew: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimating, "_measure", lambda *arguments: (0.5, 3.0))
+    monkeypatch.setattr(estimating, "measure_recipe", lambda *arguments: (0.5, 3.0))
     recipe = override(anew.recipes[0], {"train.epochs": 4})
     twin = recipe.replace(name="twin", kind="expert", train=recipe.train.replace(negatives=0.5))
     fresh = replace(anew, chosen=(recipe, twin))
@@ -272,11 +272,11 @@ def test_samples_are_confident_mistakes_and_others() -> None:
     truth = np.zeros(100, dtype=np.int64)
     right = np.linspace(1.0, 0.05, 100)
     probabilities = np.stack([right, 1 - right], axis=1)
-    chosen = _samples(truth, probabilities)
+    chosen = choose_samples(truth, probabilities)
     assert len(chosen) == len(set(chosen.tolist())) == 32
     assert chosen[:16].tolist() == list(range(99, 83, -1))
     assert (probabilities[chosen[16:]].argmax(1) == 0).any()
-    assert sorted(_samples(truth[:3], probabilities[:3])) == [0, 1, 2]
+    assert sorted(choose_samples(truth[:3], probabilities[:3])) == [0, 1, 2]
 
 
 def test_wandb_gets_a_confusion_matrix_photos_and_the_bundle(

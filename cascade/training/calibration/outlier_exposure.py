@@ -30,11 +30,11 @@ from cascade.training.calibration.out_of_distribution import (
     mahalanobis,
 )
 
-__all__ = ["Strangers", "exposed"]
+__all__ = ["STRENGTH", "Strangers", "exposed", "regression"]
 
 #: Directions of the embedding that the regression sees, and the inverse of its L2 penalty.
 _DIRECTIONS: Final = 256
-_STRENGTH: Final = 0.001
+STRENGTH: Final = 0.001
 #: Fewer photos of the same sources say too little about what is in scope.
 _LEAST: Final = 50
 _SEED: Final = 0
@@ -72,7 +72,7 @@ def exposed(strangers: Strangers) -> AddScore:
 
 def _exposure(strangers: Strangers) -> AddScore:
     def add_score(g: Nodes, known: InScope) -> str:
-        weights, bias = _regression(known, strangers)
+        weights, bias = regression(known, strangers)
         return g(
             "Add", g("MatMul", "embedding", g.constant(weights[:, None])), g.constant(np.array([[bias]]))
         )
@@ -80,7 +80,7 @@ def _exposure(strangers: Strangers) -> AddScore:
     return add_score
 
 
-def _regression(known: InScope, strangers: Strangers) -> tuple[Float64s, float]:
+def regression(known: InScope, strangers: Strangers) -> tuple[Float64s, float]:
     """Return weights (D,) and bias of the log odds that a photo is a stranger."""
     theirs = {collection_of(source) for source in strangers.sources}
     same = np.array([collection_of(source) in theirs for source in known.sources], dtype=bool)
@@ -89,7 +89,7 @@ def _regression(known: InScope, strangers: Strangers) -> tuple[Float64s, float]:
     y = np.repeat([0, 1], [len(inside), len(strangers.embedding)])
     directions = min(_DIRECTIONS, x.shape[1], len(x) - 1)
     scale, project = StandardScaler(), PCA(directions, random_state=_SEED)
-    model = LogisticRegression(C=_STRENGTH, max_iter=500, class_weight="balanced")
+    model = LogisticRegression(C=STRENGTH, max_iter=500, class_weight="balanced")
     make_pipeline(scale, project, model).fit(x, y)
     # The three steps are linear, so one vector does what they do.
     weights = project.components_.T @ model.coef_[0] / scale.scale_

@@ -41,7 +41,7 @@ from cascade.training.recipe import Recipe, load_recipes
 from cascade.training.recipe_sections import Backbone, Schedule
 from cascade.training.training_log import TrainingLog
 
-__all__ = ["Candidate", "compare"]
+__all__ = ["Candidate", "compare", "probe_accuracy"]
 
 #: Inverse of the L2 penalty of the logistic regression, for features of variance one.
 _STRENGTH: Final = 0.003
@@ -180,7 +180,7 @@ def _examine(
         ms=0.0,
         cost=cost,
         accuracy={
-            name: _accuracy(features, train, held_out, set(labels)) for name, labels in columns.items()
+            name: probe_accuracy(features, train, held_out, set(labels)) for name, labels in columns.items()
         },
     )
     return row, GraphSession(path, ["image"], ["logits"]), spec
@@ -190,7 +190,7 @@ def _parameters(network: Network) -> int:
     return sum(p.numel() for p in network.frozen.parameters())
 
 
-def _accuracy(
+def probe_accuracy(
     features: Float32s, train: Sequence[Photo], held_out: Sequence[Photo], labels: set[str]
 ) -> Accuracy:
     """Fit on the first rows of ``features``, measure on the others; photos of other labels are left out."""

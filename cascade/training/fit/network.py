@@ -33,7 +33,7 @@ from cascade.training.recipe import Recipe
 from cascade.training.recipe_sections import Schedule
 from cascade.training.training_log import TrainingLog
 
-__all__ = ["Fitted", "fit", "is_finished"]
+__all__ = ["Fitted", "fit", "is_finished", "validate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def fit(
         stepper = _stepper_on(device, network, ema, optimizer, plan, examples)
         while not is_finished(history, plan):
             epoch = len(history)
-            metrics = _epoch_and_look(stepper, ema, examples, recipe, epoch, device, log)
+            metrics = _epoch_and_validate(stepper, ema, examples, recipe, epoch, device, log)
             history.append(metrics)
             keep_if_best(model, ema, history, plan, best)
             checkpoint.save(model, ema, optimizer, history)
@@ -144,7 +144,7 @@ def is_finished(history: Sequence[Mapping[str, float]], plan: Schedule) -> bool:
     return len(history) >= plan.epochs
 
 
-def _epoch_and_look(
+def _epoch_and_validate(
     stepper: Stepper,
     ema: AveragedModel,
     examples: TrainingData,
@@ -156,7 +156,7 @@ def _epoch_and_look(
     """Train one epoch and measure it; the metrics say how many seconds both took."""
     started = time.perf_counter()
     metrics = _epoch(stepper, examples, recipe, epoch, device, log)
-    metrics |= _look_at(ema, stepper, examples, recipe, device)
+    metrics |= validate(ema, stepper, examples, recipe, device)
     metrics["seconds"] = round(time.perf_counter() - started, 1)
     return metrics
 
@@ -190,7 +190,7 @@ def _epoch(
 
 
 @torch.inference_mode()
-def _look_at(
+def validate(
     ema: AveragedModel, stepper: Stepper, examples: TrainingData, recipe: Recipe, device: torch.device
 ) -> dict[str, float]:
     """Measure the averaged weights on photos not learned from, and the last ones on those that decide."""

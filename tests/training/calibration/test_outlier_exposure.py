@@ -83,13 +83,13 @@ def test_the_graph_gives_what_the_regression_says(strangers: Strangers) -> None:
     from cascade.training.calibration import outlier_exposure as module
 
     known = known_photos(1)
-    weights, bias = module._regression(known, strangers)
+    weights, bias = module.regression(known, strangers)
     inside = known.embedding[200:]
     x = np.concatenate([inside, strangers.embedding]).astype(float)
     y = np.repeat([0, 1], [len(inside), len(strangers.embedding)])
     reference = make_pipeline(
         StandardScaler(),
         PCA(WIDTH, random_state=0),
-        LogisticRegression(C=module._STRENGTH, max_iter=500, class_weight="balanced"),
+        LogisticRegression(C=module.STRENGTH, max_iter=500, class_weight="balanced"),
     ).fit(x, y)
     np.testing.assert_allclose(x @ weights + bias, reference.decision_function(x), atol=1e-6)

@@ -16,7 +16,7 @@ pytest.importorskip("sklearn", reason="needs the extra `train`")
 
 from cascade.errors import DataError, UsageError
 from cascade.evaluation.dataset import Photo
-from cascade.training.explore.backbones import Candidate, _accuracy
+from cascade.training.explore.backbones import Candidate, probe_accuracy
 
 pytestmark = [
     pytest.mark.train,
@@ -55,12 +55,12 @@ def test_accuracy_counts_only_photos_of_the_labels() -> None:
     place = {"a": (4.0, 0.0), "b": (-4.0, 0.0), "c": (0.0, 4.0)}
     features = np.array([place[p.label] for p in (*train, *held_out)], dtype=np.float32)
     features[-2] = place["a"]  # the b that is judged looks like an a
-    both = _accuracy(features, train, held_out, {"a", "b"})
+    both = probe_accuracy(features, train, held_out, {"a", "b"})
     assert (both.right, both.photos, both.accuracy) == (1, 2, 0.5)
     assert both.low < 0.5 < both.high
-    assert _accuracy(features, train, held_out, {"a", "b", "c"}).photos == 3
+    assert probe_accuracy(features, train, held_out, {"a", "b", "c"}).photos == 3
     with pytest.raises(DataError, match="too few photos of a"):
-        _accuracy(features, train, held_out, {"a"})
+        probe_accuracy(features, train, held_out, {"a"})
 
 
 def test_compare_writes_a_table_a_plot_and_json(run_cli, tmp_path: Path) -> None:

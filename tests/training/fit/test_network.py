@@ -73,7 +73,7 @@ def same_weights(one: Fitted, two: Fitted) -> bool:
 
 def scripted(losses: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the development part be judged as a test wants it, epoch by epoch."""
-    real = module._look_at
+    real = module.validate
 
     def look(*arguments: object) -> dict[str, float]:
         metrics = real(*arguments)
@@ -81,7 +81,7 @@ def scripted(losses: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> None:
         return metrics | {"development_loss": losses[look.epoch - 1], "last_development_loss": 1.0}
 
     look.epoch = 0
-    monkeypatch.setattr(module, "_look_at", look)
+    monkeypatch.setattr(module, "validate", look)
 
 
 def test_training_stops_early_and_returns_the_best_epoch(
@@ -177,14 +177,14 @@ def test_the_better_of_averaged_and_last_weights_is_exported(
     averaged: float,
     last: float,
 ) -> None:
-    real = module._look_at
+    real = module.validate
 
     def look(*arguments: object) -> dict[str, float]:
         accuracies = {"development_accuracy": 1 - averaged, "last_development_accuracy": 1 - last}
         losses = {"development_loss": averaged, "last_development_loss": last}
         return real(*arguments) | losses | accuracies
 
-    monkeypatch.setattr(module, "_look_at", look)
+    monkeypatch.setattr(module, "validate", look)
     fitted = run(data, tmp_path, views, epochs=1)
     state = torch.load(tmp_path / "general" / "checkpoint.pt", weights_only=True)
     ema = {k.removeprefix("module."): v for k, v in state["ema"].items() if k.startswith("module.")}
