@@ -82,6 +82,7 @@ class Schedule(Section, frozen=True):
     warmup_epochs: NonNegative = 1.0
     restart_at: _Whole = 0  # the rate rises once more after so many epochs: SGDR, arXiv 1608.03983; 0 = never
     restart_factor: _Above0 = 0.5  # ... to this share of its first peak
+    restart_share: _Above0 = 1.0  # of the last weights in those exported; the rest is from before the restart
     layer_decay: _Above0 = 1.0  # every block learns this much more slowly than the one after it
     loss: str = "cross_entropy"  # or "focal", or the dotted name of your own, see cascade.training.losses
     focal_gamma: NonNegative = 2.0

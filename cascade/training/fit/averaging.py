@@ -102,6 +102,11 @@ def explain(history: Sequence[Mapping[str, float]], plan: Schedule, held_out: in
         f"that were held out, accuracy {right[used]:.1%} and loss {loss[used]:.3f}; "
         f"with the {other} weights {right[other]:.1%} and {loss[other]:.3f}"
     ]
+    if plan.restart_at and plan.restart_share < 1:
+        lines.append(
+            f"what is exported is {plan.restart_share:.0%} of them and {1 - plan.restart_share:.0%} of the "
+            f"averaged weights of epoch {plan.restart_at}"
+        )
     apart = right["last"] - right["averaged"]
     if abs(apart) > _CLEARLY and abs(apart) * held_out >= _PHOTOS:
         lines.append(

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from cascade.errors import RecipeError
 from cascade.training.fit.averaging import choose_weights
 from cascade.training.recipe_sections import Schedule
 
-__all__ = ["keep_if_best", "take_chosen"]
+__all__ = ["keep_before_restart", "keep_if_best", "mix_with_those_before", "take_chosen"]
 
 
 def keep_if_best(
@@ -33,3 +34,33 @@ def take_chosen(
         model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
     elif choose_weights(history, plan).averaged:
         model.load_state_dict(ema.module.state_dict())
+
+
+def keep_before_restart(ema: AveragedModel, epochs: int, plan: Schedule, path: Path) -> None:
+    """Save the averaged weights if the rate rises next and they are needed at the end."""
+    if plan.restart_share < 1 and epochs == plan.restart_at:
+        torch.save(ema.module.state_dict(), path)
+
+
+def mix_with_those_before(model: nn.Module, plan: Schedule, path: Path) -> None:
+    """Average the model, in place, with the weights before the restart.
+
+    The ends of both cycles lie in one basin, and between them is what neither has alone (stochastic weight
+    averaging, Izmailov et al. 2018, arXiv 1803.05407; WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903).
+
+    Raises:
+        RecipeError: when they are not there.
+    """
+    if not plan.restart_at or plan.restart_share == 1:
+        return
+    if not path.is_file():
+        raise RecipeError(
+            f"train.restart_share needs {path}, which is gone; remove {path.parent} to train anew"
+        )
+    before = torch.load(path, map_location="cpu", weights_only=True)
+    share = plan.restart_share
+    mixed = {
+        name: share * value + (1 - share) * before[name] if value.is_floating_point() else value
+        for name, value in model.state_dict().items()
+    }
+    model.load_state_dict(mixed)

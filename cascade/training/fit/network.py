@@ -24,7 +24,12 @@ from cascade.labels import NOT_MINE
 from cascade.training.data.batches import TrainingData, batches
 from cascade.training.fit.averaging import LAST, choose_weights, explain, warmed_up_average
 from cascade.training.fit.backbone import Network, build, save_backbone
-from cascade.training.fit.best_weights import keep_if_best, take_chosen
+from cascade.training.fit.best_weights import (
+    keep_before_restart,
+    keep_if_best,
+    mix_with_those_before,
+    take_chosen,
+)
 from cascade.training.fit.checkpoint import Checkpoint
 from cascade.training.fit.optimizer import parameter_groups, rate_factor
 from cascade.training.fit.training_data import looked_at, prepare_training_data
@@ -75,7 +80,8 @@ def fit(
     torch.manual_seed(plan.seed)
     network = build(recipe, work)
     home = work / recipe.name
-    checkpoint, best = Checkpoint(home / "checkpoint.pt", recipe, data), home / "best.pt"
+    checkpoint = Checkpoint(home / "checkpoint.pt", recipe, data)
+    best, before = home / "best.pt", home / "before_restart.pt"
     model = nn.ModuleDict({"trained": network.trained, "head": network.head})
     ema = AveragedModel(model, multi_avg_fn=warmed_up_average(plan.ema_decay))
     optimizer = torch.optim.AdamW(parameter_groups(network, plan), weight_decay=plan.weight_decay)
@@ -90,18 +96,19 @@ def fit(
         stepper = _stepper_on(device, network, ema, optimizer, plan, examples)
         while not is_finished(history, plan):
             epoch = len(history)
-            metrics = _epoch_and_validate(stepper, ema, examples, recipe, epoch, device, log)
-            history.append(metrics)
+            history.append(_epoch_and_validate(stepper, ema, examples, recipe, epoch, device, log))
             keep_if_best(model, ema, history, plan, best)
             checkpoint.save(model, ema, optimizer, history)
-            log.epoch(recipe.name, epoch + 1, plan.epochs, metrics)
+            keep_before_restart(ema, len(history), plan, before)
+            log.epoch(recipe.name, epoch + 1, plan.epochs, history[-1])
     take_chosen(model, ema, history, plan, best)
     _explain(history, recipe, data, log)
-    fitted = Fitted(network.cpu().eval(), tuple(history))
-    save_backbone(fitted.network, recipe, work)
+    # Experts start from the end of the second cycle, not from the average.
+    save_backbone(network.cpu().eval(), recipe, work)
+    mix_with_those_before(model, plan, before)
     if examples is not None and log.tracker.on:
         _track(model, examples, recipe, data, log)
-    return fitted
+    return Fitted(network, tuple(history))
 
 
 def _stepper_on(

@@ -262,3 +262,18 @@ def test_a_network_that_saw_outliers_is_less_sure_of_such_photos(
             return float(fitted.network(image)[0].softmax(1).max())
 
     assert surest(outliers=1.0) < surest() - 0.05
+
+
+def test_the_ends_of_both_cycles_are_averaged(data: Dataset, views: Path, tmp_path: Path) -> None:
+    plan = {"epochs": 3, "early_stopping": 0, "restart_at": 2, "development": 0.25}
+    second = run(data, tmp_path / "a", views, **plan)
+    mixed = run(data, tmp_path / "b", views, **plan, restart_share=0.75)
+    kept = torch.load(tmp_path / "b" / "general" / "before_restart.pt", weights_only=True)
+    for name, value in torch.nn.ModuleDict(
+        {"trained": second.network.trained, "head": second.network.head}
+    ).state_dict().items():  # fmt: skip
+        found = dict(mixed.network.state_dict())[name]
+        if value.is_floating_point():
+            torch.testing.assert_close(found, 0.75 * value + 0.25 * kept[name])
+    # The same call finds that it is done, and gives the same weights.
+    assert same_weights(mixed, run(data, tmp_path / "b", views, **plan, restart_share=0.75))
