@@ -52,6 +52,7 @@ _BUNDLE_FILES: Final = frozenset(
         "README.md",
         "bundle.schema.json",
         "licences.spdx.json",
+        "memory.npz",
         "metrics.json",
     )
 )

@@ -7,7 +7,7 @@
     arbiter.onnx    general_logits, <expert>_logits, asked -> probabilities
     scope.onnx      general_logits, embedding -> score; higher is stranger    (may be absent)
     golden/         inputs and the outputs expected at every stage
-    metrics.json    everything that was measured
+    metrics.json    everything that was measured      memory.npz  embeddings of known photos (may be absent)
     README.md       the model card                    POLICY.md   from probabilities to an answer, in words
 
 Reading a bundle runs no code of the bundle: JSON and ONNX only, hashes checked before a graph is loaded.

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import onnx
@@ -26,8 +26,10 @@ from cascade.evaluation.evaluate import evaluate
 from cascade.ownership import check_bundle_target, empty_scratch
 from cascade.training.calibration.before_after import before_and_after, one_source
 from cascade.training.calibration.cross_fitting import cut
+from cascade.training.export.earlier_bundle import recipe_facts, training_facts, whole
 from cascade.training.export.finish_bundle import Draft, data_summary, finish_bundle
 from cascade.training.export.packaging import take_place
+from cascade.training.learning.memory import MEMORY_FILE
 from cascade.training.project import readable, strangers_in
 from cascade.training.training_log import TrainingLog
 
@@ -76,7 +78,7 @@ def recalibrate(
     check_bundle_target(out, replace=replace_bundle)
     work = out.with_name(out.name + ".calibrate")  # not OUT.work, where a training keeps its checkpoints
     empty_scratch(work / "bundle")
-    old = _whole(Bundle.load(bundle))
+    old = whole(Bundle.load(bundle))
     dataset = readable(scan(folders, label_map=label_map), work)
     fits = _photos_to_fit(old, folders, dataset)
     strangers = None if out_of_scope is None else strangers_in(out_of_scope, work)
@@ -102,14 +104,6 @@ def recalibrate(
         log.line(f"wrote {out}; measure it with: cascade evaluate {folders[0]} --bundle {out}")
 
 
-def _whole(bundle: Bundle) -> Bundle:
-    """Return the bundle if every graph is what its manifest says; raises `BundleError`."""
-    for variant in bundle.variants:
-        for stage in bundle.with_variant(variant).stages:
-            bundle.check_hash(stage)
-    return bundle
-
-
 def _photos_to_fit(old: Bundle, folders: Sequence[Path], dataset: Dataset) -> tuple[Photo, ...]:
     """Return the photos that calibrate; raises `DataError` for unknown labels and for too few photos."""
     named = " ".join(str(folder) for folder in folders)
@@ -131,11 +125,13 @@ def _draft(
     old: Bundle, folder: Path, name: str, version: str, dataset: Dataset, strangers: Dataset | None
 ) -> Draft:
     """Copy the image stages of the old bundle into the folder of the new one."""
-    words, seed = _recipe(old.provenance)
+    words, seed = recipe_facts(old.provenance)
     calibrated = {"cascade": cascade.__version__, "data": data_summary(dataset)}
     if strangers is not None:
         calibrated["out_of_scope"] = data_summary(strangers)
     title = f"{name} {version}"
+    if (old.folder / MEMORY_FILE).is_file():  # what `cascade learn` needs; the networks stay as they are
+        shutil.copyfile(old.folder / MEMORY_FILE, folder / MEMORY_FILE)
     return Draft(
         name,
         version,
@@ -144,7 +140,7 @@ def _draft(
         tuple(_adopt(old, expert, folder, title) for expert in old.experts),
         dict(old.provenance) | {"calibrated": calibrated},
         words,
-        _training(old.folder),
+        training_facts(old.folder),
         seed,
     )
 
@@ -165,20 +161,6 @@ def _splits(bundle: Bundle, folders: Sequence[Path], fingerprint: str) -> tuple[
     learned = bundle.provenance.get("data", {}).get("fingerprint") == fingerprint
     split = any((folder / "calibration").is_dir() for folder in folders)
     return ("calibration",) if learned or split else ("train", "calibration")
-
-
-def _recipe(provenance: Mapping[str, Any]) -> tuple[dict[str, str], int]:
-    """Return the words for the card and the seed of the general recipe."""
-    general = provenance.get("recipes", {}).get("general", {})
-    return dict(general.get("card", {})), int(general.get("train", {}).get("seed", 0))
-
-
-def _training(folder: Path) -> dict[str, Any]:
-    """Return what was measured while the networks learned."""
-    try:
-        return dict(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["training"])
-    except (OSError, KeyError, ValueError):
-        return {}  # metrics.json is for people; a bundle is whole without it
 
 
 def _adopt(bundle: Bundle, stage: _Stage, folder: Path, title: str) -> _Stage:

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import cascade
 from cascade.bundle.stage import FEATURES, IMAGE, Expert, General
-from cascade.evaluation.dataset import Dataset
+from cascade.evaluation.dataset import Dataset, Photo
 from cascade.imaging.decoding import load_image
 from cascade.imaging.preprocessing import InputSpec, decoding_of, prepare
 from cascade.inference.pipeline import graph_outputs
@@ -28,6 +28,8 @@ from cascade.training.export.packaging import stage_entry
 from cascade.training.export.quantize import CALIBRATION_PHOTOS, quantize_stage
 from cascade.training.fit.backbone import Network
 from cascade.training.fit.network import Fitted
+from cascade.training.learning.memory import MEMORY_FILE, write_memory
+from cascade.training.learning.remember import ImageStages, heads_of, memory_of
 from cascade.training.recipe import Recipe
 from cascade.training.training_log import TrainingLog
 
@@ -52,6 +54,11 @@ class BundleOptions:
     int8: bool
     out_of_scope: Dataset | None = None
 
+    @property
+    def title(self) -> str:
+        """Return name and version."""
+        return f"{self.name} {self.version}"
+
 
 def assemble_bundle(
     folder: Path,
@@ -75,7 +82,6 @@ def assemble_bundle(
     general = recipes[0]
     takes = {r.name: stage_takes(r, general, networks) for r in recipes}
     shared = FEATURES in takes.values()
-    title = f"{options.name} {options.version}"
     work = {
         r.name: floating_point_operations(networks[r.name].network, r.input, takes[r.name]) for r in recipes
     }
@@ -89,9 +95,9 @@ def assemble_bundle(
             takes[recipe.name],
             graph_outputs(recipe.name, shared=shared),
         )
-        entry = _export(stage, folder, title, costs[recipe.name], log)
+        entry = _export(stage, folder, options.title, costs[recipe.name], log)
         if options.int8:
-            entry["variants"] = {"int8": _export_int8(stage, folder, title, ranges, log)}
+            entry["variants"] = {"int8": _export_int8(stage, folder, options.title, ranges, log)}
         entries.append(entry if recipe is general else entry | {"name": recipe.name})
     draft = Draft(
         options.name,
@@ -104,15 +110,19 @@ def assemble_bundle(
         {key: list(fitted.history) for key, fitted in networks.items()},
         general.train.seed,
     )
-    finish_bundle(
-        folder,
-        draft,
-        dataset.split("calibration"),
-        dataset.split("test"),
-        log=log,
-        max_error=options.max_error,
-        out_of_scope=options.out_of_scope.photos if options.out_of_scope else (),
-    )
+    strangers = options.out_of_scope.photos if options.out_of_scope else ()
+    _remember(folder, draft, dataset, strangers, log)
+    fits, judges = dataset.split("calibration"), dataset.split("test")
+    finish_bundle(folder, draft, fits, judges, log=log, max_error=options.max_error, out_of_scope=strangers)
+
+
+def _remember(
+    folder: Path, draft: Draft, dataset: Dataset, strangers: Sequence[Photo], log: TrainingLog
+) -> None:
+    """Write what `cascade learn` needs, so that it needs no photos."""
+    stages = ImageStages(folder, draft.general, draft.experts)
+    memory = memory_of(stages, dataset.photos, strangers, log, draft.seed)
+    write_memory(folder / MEMORY_FILE, memory, heads_of(stages))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,24 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from cascade.arrays import Float32s
 from cascade.bundle.manifest import Bundle
 from cascade.bundle.stage import Expert, General
-from cascade.errors import DataError
 from cascade.evaluation.dataset import Dataset, Photo
-from cascade.inference.cpu import usable_cores
-from cascade.inference.parallel import map_batches
-from cascade.inference.pipeline import Pipeline, PreparedPhotos, StageOutputs
 from cascade.labels import LabelTree
 from cascade.training.calibration.cross_fitting import Calibration, calibrate
 from cascade.training.calibration.guarantees import Guarantees, fit_guarantees
 from cascade.training.calibration.out_of_distribution import InScope
-from cascade.training.calibration.outlier_exposure import Strangers
 from cascade.training.calibration.shortfalls import shortfalls
-from cascade.training.calibration.stage_logits import StageLogits
 from cascade.training.export.bundle_documents import seal, write_documents
+from cascade.training.export.calibration_outputs import (
+    CalibrationOutputs,
+    StagesToRun,
+    calibration_outputs,
+)
 from cascade.training.export.decision_graphs import arbiter_graph, router_graph
 from cascade.training.export.golden import write_golden
 from cascade.training.export.measure import measure
@@ -37,7 +33,7 @@ from cascade.training.export.model_card import model_card
 from cascade.training.export.packaging import stage_entry, write_bundle
 from cascade.training.training_log import TrainingLog
 
-__all__ = ["Draft", "data_summary", "finish_bundle"]
+__all__ = ["Draft", "data_summary", "finish_bundle", "finish_with"]
 
 #: The graphs use opset 18; onnxruntime 1.20 is the oldest that the light install allows.
 MINIMUM_ONNXRUNTIME: Final = "1.20"
@@ -114,17 +110,40 @@ def finish_bundle(
         max_error: see `cascade.training.run.train`.
         out_of_scope: photos that are none of the labels, for the scope stage.
     """
-    tree, seed = draft.tree, draft.seed
-    logits, embedding = _logits(folder, draft, calibration_photos, log)
+    stages = StagesToRun(folder, draft.general, draft.experts, log)
+    given = calibration_outputs(stages, calibration_photos, out_of_scope)
+    finish_with(folder, draft, given, test_photos, log=log, max_error=max_error)
+
+
+def finish_with(
+    folder: Path,
+    draft: Draft,
+    given: CalibrationOutputs,
+    test_photos: Sequence[Photo],
+    *,
+    log: TrainingLog,
+    max_error: float,
+) -> None:
+    """Do what `finish_bundle` does, with outputs that are there already.
+
+    Args:
+        folder: of the bundle; holds the graphs of the draft.
+        draft: what is there.
+        given: what is fitted, is fitted on these.
+        test_photos: measured at the end; may be empty.
+        log: shows the progress.
+        max_error: see `cascade.training.run.train`.
+    """
+    tree, seed, logits = draft.tree, draft.seed, given.logits
     calibration = calibrate(logits, tree, draft.own_labels, [e.cost for e in draft.experts], seed=seed)
     guarantees = fit_guarantees(
         calibration,
-        InScope(logits.general, embedding, logits.targets, logits.sources),
+        InScope(logits.general, given.embedding, logits.targets, logits.sources),
         tree,
         seed=seed,
         max_error=max_error,
         metadata=draft.metadata("scope"),
-        strangers=_strangers(folder, draft, out_of_scope, log) if out_of_scope else None,
+        strangers=given.strangers,
     )
     stages = _write_stages(folder, draft, calibration, guarantees)
     missing = shortfalls(
@@ -208,58 +227,3 @@ def _measure(folder: Path, photos: Sequence[Photo], log: TrainingLog) -> None:
     )
     log.line(f"cascade: {measured['ways']['cascade']['accuracy']:.1%} of the test photos are right")
     log.record({"measured": measured})
-
-
-def _logits(
-    folder: Path, draft: Draft, photos: Sequence[Photo], log: TrainingLog
-) -> tuple[StageLogits, Float32s]:
-    """Return the logits of every image stage and the general model's embedding, (N, D)."""
-    what = "outputs on calibration photos"
-    read, outputs = _run(folder, draft, photos, "always", what, log)
-    if not read:
-        raise DataError("none of the photos to calibrate on can be read")
-    columns = {label: column for column, label in enumerate(draft.tree.labels)}
-    experts = {
-        expert.name: np.concatenate([out.expert_logits[expert.name] for out in outputs])
-        for expert in draft.experts
-    }
-    general = np.concatenate([out.general_logits for out in outputs])
-    embedding = np.concatenate([out.embedding for out in outputs])
-    targets = np.array([columns[photo.label] for photo in read])
-    return StageLogits(general, experts, targets, tuple(photo.source for photo in read)), embedding
-
-
-def _strangers(folder: Path, draft: Draft, photos: Sequence[Photo], log: TrainingLog) -> Strangers:
-    """Return what the general model gives for photos that are none of the labels."""
-    what = "outputs on photos out of scope"
-    read, outputs = _run(folder, draft, photos, "never", what, log)
-    if not read:
-        raise DataError("none of the photos out of scope can be read")
-    return Strangers(
-        np.concatenate([out.general_logits for out in outputs]),
-        np.concatenate([out.embedding for out in outputs]),
-        tuple(photo.source for photo in read),
-    )
-
-
-def _run(
-    folder: Path, draft: Draft, photos: Sequence[Photo], ask: str, what: str, log: TrainingLog
-) -> tuple[list[Photo], list[StageOutputs]]:
-    """Run the image graphs with the pipeline that prediction uses; photos that cannot be read are named."""
-    pipeline = Pipeline(folder, draft.general, draft.experts)
-
-    def run(batch: Sequence[Photo]) -> tuple[PreparedPhotos, StageOutputs | None]:
-        prepared = pipeline.prepare([photo.path for photo in batch])
-        return prepared, pipeline.run(prepared.inputs, ask=ask) if prepared.positions else None
-
-    outputs: list[StageOutputs] = []
-    read: list[Photo] = []
-    done = 0
-    for prepared, out in map_batches(run, photos, workers=usable_cores(), batch_size=16):
-        for place, error, _ in prepared.failed:
-            log.line(f"{photos[done + place].path}: left out, it cannot be read ({error.message})")
-        read += [photos[done + place] for place in prepared.positions]
-        outputs += [] if out is None else [out]
-        done += len(prepared.positions) + len(prepared.failed)
-        log.step("bundle", what, done, len(photos))
-    return read, outputs
