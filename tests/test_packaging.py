@@ -44,7 +44,7 @@ def test_the_wheel_holds_the_package_and_the_bundle(wheel: Path, shipped_bundle:
 
 def test_the_bundle_in_the_wheel_has_known_files_only(shipped_bundle: Path) -> None:
     kinds = {path.suffix for path in shipped_bundle.rglob("*") if path.is_file()}
-    assert kinds <= {".onnx", ".json", ".md", ".png", ".jpg"}
+    assert kinds <= {".onnx", ".json", ".md", ".png", ".jpg", ".npz"}
 
 
 def test_the_wheel_is_small_enough(wheel: Path) -> None:

@@ -156,3 +156,15 @@ def test_another_implementation_computes_the_same(bundle: Bundle, golden: dict[s
 
 def _shared(bundle: Bundle) -> list[str]:
     return ["features"] if any(expert.takes == "features" for expert in bundle.experts) else []
+
+
+def test_the_scene_model_remembers_enough_to_go_on_learning(shipped_bundle: Path) -> None:
+    # `cascade learn` needs it; `python -m cascade.training.learning.remember` makes it.
+    pytest.importorskip("sklearn", reason="needs the extra `train`")
+    from cascade.training.learning.memory import MEMORY_FILE, read_memory
+
+    bundle, memory = Bundle.load(shipped_bundle), read_memory(shipped_bundle / MEMORY_FILE)
+    assert set(memory.labels) == set(bundle.tree.labels)
+    assert set(memory.of) == {"general", *(expert.name for expert in bundle.experts)}
+    assert min(memory.part("train").sum(), memory.part("calibration").sum()) > 1000
+    assert (shipped_bundle / MEMORY_FILE).stat().st_size < 3e6
