@@ -31,7 +31,7 @@ from cascade.training.learning.memory import MEMORY_FILE, read_memory
 
 #: Labels after each round.
 SIZES = (25, 50, 100, 200, 400)
-#: The pull that `cascade learn` most often chooses.
+#: One of those that `cascade learn` tries; the same for every way, so that only the choice of photos differs.
 PULL = 3e-2
 SHARE = 0.05
 
