@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
-from cascade.errors import MissingExtraError
+from cascade.errors import needs_extra
 from cascade.imaging.files import FindOptions, Found
 from cascade.prediction import ErrorInfo
 from cascade.storage.fetching import MAX_BYTES
@@ -35,11 +35,9 @@ def photos_of_parquet(file: BinaryIO, parquet: Found, options: FindOptions) -> I
     Raises:
         MissingExtraError: when pyarrow is not installed.
     """
-    try:
+    with needs_extra(f"reading {parquet.path}", "parquet"):
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"reading {parquet.path}", "parquet") from error
     try:
         # Without reading ahead, a row group of any size takes the memory of a few rows.
         rows = pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER)
