@@ -57,7 +57,7 @@ class OutputFolder:
             place = f"{self._base}/{folder}".rstrip("/")
             found = self._files.ls(place, detail=True)
             return [one["name"].rsplit("/", 1)[1] for one in found if one["type"] == "file"]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise OutputError(f"{self.path_of(folder)}: cannot be listed ({_text(error)})") from error
@@ -69,7 +69,7 @@ class OutputFolder:
                 return (self._root / name).read_bytes()
             content: bytes = self._files.cat_file(f"{self._base}/{name}")
             return content
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise OutputError(f"{self.path_of(name)}: cannot be read ({_text(error)})") from error
@@ -82,7 +82,7 @@ class OutputFolder:
             self._files.invalidate_cache()
             file: BinaryIO = self._files.open(f"{self._base}/{name}", "rb", block_size=1 << 16)
             return file
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise OutputError(f"{self.path_of(name)}: cannot be read ({_text(error)})") from error
