@@ -13,7 +13,7 @@ from cascade.arrays import Float64s
 __all__ = ["BUDGETS", "choose_default", "cost_weights", "on_the_frontier"]
 
 #: Steps that are tried; finer where the first questions bring the most.
-BUDGETS: Final = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
+BUDGETS: Final = (0.0, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 #: Share of what asking everybody brings that the default must keep, in negative log likelihood.
 _KEPT: Final = 0.9
 #: Mean cost per photo of the default, in runs of the general model.
