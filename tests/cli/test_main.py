@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.shell_completion import BashComplete
 
 import cascade
 from cascade.bundle.manifest import Bundle
@@ -120,20 +121,35 @@ def test_a_reader_that_leaves_ends_the_run_quietly(tiny_bundle, photo):
     assert (process.wait(), err) == (141, b"")
 
 
-def completions(words: str, **environment: str) -> list[str]:
-    """What a shell is offered for the last of the words."""
-    asked = {"_CASCADE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    out, err = spawn(env=asked | environment).communicate()
-    assert err == b""
-    return out.decode().split()
+def completion_of(words: str) -> dict[str, str]:
+    """The environment in which a shell asks for the last of the words to be completed."""
+    return {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
 
 
-def test_completion_offers_commands_and_options():
-    assert completions("cascade cl") == ["plain,classify"]
+def test_a_shell_is_offered_commands():
+    asked = {"_CASCADE_COMPLETE": "bash_complete"} | completion_of("cascade cl")
+    assert spawn(env=asked).communicate() == (b"plain,classify\n", b"")
+
+
+@pytest.fixture
+def completions(monkeypatch, capfd):
+    """What a shell is offered for the last of the words, without a process for each."""
+
+    def complete(words, **environment):
+        for name, value in (completion_of(words) | environment).items():
+            monkeypatch.setenv(name, value)
+        offered = BashComplete(cli.cli, {}, "cascade", "_CASCADE_COMPLETE").complete()
+        assert capfd.readouterr() == ("", "")
+        return offered.split()
+
+    return complete
+
+
+def test_completion_offers_options(completions):
     assert completions("cascade classify --by") == ["plain,--by-content"]
 
 
-def test_completion_offers_values(tiny_bundle, tmp_path):
+def test_completion_offers_values(completions, tiny_bundle, tmp_path):
     bundle = str(tiny_bundle)
     assert completions("cascade classify --format js") == ["plain,jsonl", "plain,json"]
     assert completions("cascade classify --fields path,la") == ["plain,path,label", "plain,path,label_set"]
@@ -148,7 +164,7 @@ def test_completion_offers_values(tiny_bundle, tmp_path):
     assert completions("cascade classify --gallery ") == ["file,"]
 
 
-def test_completion_is_quiet_where_there_is_no_bundle(tmp_path):
+def test_completion_is_quiet_where_there_is_no_bundle(completions, tmp_path):
     assert completions(f"cascade classify --bundle {tmp_path} --operating-point ") == []
 
 

@@ -37,10 +37,10 @@ def real_photos(folder: Path) -> list[Photo]:
     ]
 
 
-class TestWays:
+class TestSystems:
     @pytest.mark.parametrize("system", SYSTEMS)
     @pytest.mark.parametrize("bundle", ["tiny_bundle", "two_expert_bundle", "expertless_bundle"])
-    def test_each_way_is_what_the_cascade_answers(
+    def test_each_system_is_what_the_cascade_answers(
         self, bundle: str, system: str, labelled_folder: Path, request: pytest.FixtureRequest
     ) -> None:
         home = request.getfixturevalue(bundle)
@@ -56,14 +56,17 @@ class TestWays:
             assert deferred == [name for name, flag in zip(costs, flags, strict=True) if flag]
             assert evaluation.cost(system)[row] == pytest.approx(1 + sum(costs[name] for name in deferred))
 
-    @pytest.mark.parametrize("system", SYSTEMS)
-    def test_each_way_is_what_the_shipped_bundle_answers(
-        self, system: str, shipped_bundle: Path, photos_folder: Path
-    ) -> None:
+    @pytest.fixture(scope="class")
+    def real_evaluation(self, shipped_bundle: Path, photos_folder: Path) -> Evaluation:
         """Three real stages and real photographs, one of each label."""
         first = {photo.label: photo for photo in real_photos(photos_folder)}
-        evaluation = evaluate(Cascade(shipped_bundle), list(first.values()))
-        labels = evaluation.bundle.tree.labels
+        return evaluate(Cascade(shipped_bundle), list(first.values()))
+
+    @pytest.mark.parametrize("system", SYSTEMS)
+    def test_each_system_is_what_the_shipped_bundle_answers(
+        self, system: str, shipped_bundle: Path, real_evaluation: Evaluation
+    ) -> None:
+        evaluation, labels = real_evaluation, real_evaluation.bundle.tree.labels
         answers = Cascade(shipped_bundle, ask=ASK[system]).predict_many(p.path for p in evaluation.photos)
         for row, answer in enumerate(answers):
             assert answer.top[0][1] == pytest.approx(evaluation.confidence(system)[row], abs=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -147,8 +148,14 @@ def fitted(data: StageLogits) -> Calibration:
     return calibrate(data, TREE, EXPERTS, [1.0, 1.0], seed=0)
 
 
+@functools.cache
+def fitted_on(n: int, *, helpful: bool = True) -> Calibration:
+    """The calibration on `outputs(n)`, computed once; nothing in it is changed by a test."""
+    return fitted(outputs(n, helpful=helpful))
+
+
 def test_helpful_experts_are_asked_and_make_unseen_photos_right() -> None:
-    result, unseen = fitted(outputs(900)), outputs(1200, seed=9)
+    result, unseen = fitted_on(900), outputs(1200, seed=9)
     assert result.router is not None
     deferred = expected_gain(result.router, unseen, TREE, EXPERTS) > result.default.cost_weight
     cascade = arbitrate(result.arbiter, unseen, TREE, EXPERTS, deferred)
@@ -159,8 +166,7 @@ def test_helpful_experts_are_asked_and_make_unseen_photos_right() -> None:
 
 
 def test_every_step_of_the_dial_is_worth_its_cost() -> None:
-    data = outputs(900)
-    result = fitted(data)
+    data, result = outputs(900), fitted_on(900)
     assert {step.budget for step in result.dial} <= set(BUDGETS)
     assert len(result.dial) > 2
     nll = [step.metrics["nll"] for step in result.dial]
@@ -187,7 +193,7 @@ def test_an_expert_that_knows_nothing_is_not_asked_for_the_one_that_does() -> No
 
 
 def test_useless_experts_do_little_harm() -> None:
-    result, unseen = fitted(outputs(900, helpful=False)), outputs(1200, seed=9, helpful=False)
+    result, unseen = fitted_on(900, helpful=False), outputs(1200, seed=9, helpful=False)
     everybody = np.ones((1200, 2), dtype=bool)
     deferred = arbitrate(result.arbiter, unseen, TREE, EXPERTS, everybody)
     alone = arbitrate(result.arbiter, unseen, TREE, EXPERTS, ~everybody)
@@ -198,10 +204,11 @@ def test_useless_experts_do_little_harm() -> None:
 def test_calibration_mends_an_overconfident_general_model() -> None:
     data = outputs(900)
     loud = StageLogits(data.general * 4, data.experts, data.targets)
-    assert fitted(loud).arbiter.temperature > 2 * fitted(data).arbiter.temperature
+    mended, plain = fitted(loud).arbiter, fitted_on(900).arbiter
+    assert mended.temperature > 2 * plain.temperature
     nobody = np.zeros((900, 2), dtype=bool)
-    calm = arbitrate(fitted(loud).arbiter, loud, TREE, EXPERTS, nobody)
-    np.testing.assert_allclose(calm, arbitrate(fitted(data).arbiter, data, TREE, EXPERTS, nobody), atol=0.06)
+    calm = arbitrate(mended, loud, TREE, EXPERTS, nobody)
+    np.testing.assert_allclose(calm, arbitrate(plain, data, TREE, EXPERTS, nobody), atol=0.06)
 
 
 def without_experts(n: int, seed: int) -> StageLogits:
@@ -242,14 +249,14 @@ def test_confidence_is_right_where_a_router_asks() -> None:
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
-    first, second = fitted(outputs(600)), fitted(outputs(600))
+    first, second = fitted_on(600), fitted(outputs(600))
     assert first.arbiter.to_dict() == second.arbiter.to_dict()
     assert first.default.cost_weight == second.default.cost_weight
     assert (first.default.fit_probabilities == second.default.fit_probabilities).all()
 
 
 def test_photos_that_fitted_are_apart_from_those_held_out() -> None:
-    result = fitted(outputs(600))
+    result = fitted_on(600)
     together = np.concatenate([result.fit_rows, result.held_out_rows])
     assert sorted(together) == list(range(600))
     assert len(result.held_out_rows) == 300  # half of them
@@ -261,8 +268,7 @@ def test_photos_that_fitted_are_apart_from_those_held_out() -> None:
 
 def test_answers_on_the_fit_part_are_cross_fitted() -> None:
     """With a seed of its own every partition of folds gives other numbers, so none saw its own photo."""
-    data = outputs(600)
-    result = fitted(data)
+    data, result = outputs(600), fitted_on(600)
     fit = data.rows(result.fit_rows)
     gain = expected_gain(result.router, fit, TREE, EXPERTS)
     in_sample = arbitrate(result.arbiter, fit, TREE, EXPERTS, gain > result.default.cost_weight)
