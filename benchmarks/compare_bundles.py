@@ -1,4 +1,4 @@
-"""Two bundles on the same photos. In: labelled photos, two folders of bundles. Out: a table.
+"""Compares two bundles on the same labelled photos and prints a table.
 
     python benchmarks/compare_bundles.py DATA FIRST SECOND [--split test] [--json FILE]
 

@@ -1,4 +1,4 @@
-"""What cascade weighs: time to the first answer, start-up, sizes, memory. In: a clone. Out: a table.
+"""Measures time to the first answer, start-up time, sizes and memory of this clone, and prints a table.
 
     python benchmarks/footprint.py [--photos FOLDER] [--count 5000]
 

@@ -1,4 +1,4 @@
-"""Decoders of JPEG at reduced scale, compared. In: photos. Out: processor milliseconds per photo.
+"""Compares decoders of JPEG at reduced scale by the processor time that they take per photo.
 
     pip install simplejpeg pyvips pyvips-binary
     python benchmarks/jpeg_decoders.py [--count 12] [--rounds 5]

@@ -1,4 +1,4 @@
-"""What bounds accuracy: too few photos, or wrong labels? In: labelled photos, recipes. Out: two tables.
+"""Shows whether too few photos or wrong labels bound the accuracy; prints a table for each.
 
     python benchmarks/learning_curve.py DATA --recipes experts [--work DIR]
 

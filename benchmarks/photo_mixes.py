@@ -1,4 +1,4 @@
-"""Mixes of JPEG photos for measuring speed. In: real photographs. Out: files like those that people have.
+"""Makes mixes of JPEG photos, like those that people have, from real photographs, to measure speed on.
 
     camera       4000 x 3000, quality 93: what a phone or a camera writes
     camera_soft  the same without grain, quality 85: half a megabyte

@@ -1,4 +1,4 @@
-"""How speed and memory behave as folders grow, and how long one photo takes. In: photos. Out: a table, JSON.
+"""Measures speed and memory as folders grow, and the time of one photo; prints a table or JSON.
 
     python benchmarks/scaling.py [--sizes 100 1000 10000] [--rounds 5] [--json FILE]
 

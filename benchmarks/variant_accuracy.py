@@ -1,4 +1,4 @@
-"""What a faster variant of a bundle costs in accuracy and calibration. In: labelled photos. Out: a table.
+"""Measures what a faster variant of a bundle costs in accuracy and calibration on labelled photos.
 
     python benchmarks/variant_accuracy.py [--bundle DIR] [--photos DIR] [--split test] [--json FILE]
 

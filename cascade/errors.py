@@ -1,4 +1,4 @@
-"""The exceptions that cascade raises on purpose.
+"""Defines the exceptions that cascade raises on purpose.
 
     CascadeError
     ├── UsageError           the call itself is wrong (an unknown option value, a wrong type)

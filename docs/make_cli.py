@@ -1,8 +1,4 @@
-"""Puts the --help of every command, and the codes of rows, into docs/cli.md. In: the page as it is. Out: the
-page as it should be.
-
-    python docs/make_cli.py
-"""
+"""Puts the --help of every command, and the codes of rows, into docs/cli.md: `python docs/make_cli.py`."""
 
 from __future__ import annotations
 

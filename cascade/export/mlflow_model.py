@@ -1,4 +1,4 @@
-"""What MLflow runs: an exported single file behind `predict`. Needs numpy and onnxruntime only.
+"""Runs an exported single file as a model of MLflow. Needs numpy and onnxruntime only.
 
 A copy of this file lies in the exported folder, so that MLflow can load it without the package `cascade`.
 """

@@ -1,4 +1,4 @@
-"""Reading a photo's pixels inside an ONNX graph: reduction and resize, as `cascade.imaging` computes them.
+"""Prepares a photo's pixels inside an ONNX graph: reduction and resize, as `cascade.imaging` computes them.
 
 The reduction repeats Pillow's `Image.reduce` to the last bit. The resize repeats its two passes, with
 rounding between them, in float32 where Pillow uses fixed-point numbers: a pixel that lies within 1e-4 of the

@@ -1,4 +1,4 @@
-"""Stands before every request: checks host, origin, token and announced size, counts it, and adds the
+"""Guards every request: checks host, origin, token and announced size, counts it, and adds the
 security headers."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a comparison of backbones found, as a table and as a plot."""
+"""Shows a comparison of backbones as a table and as a plot."""
 
 from __future__ import annotations
 

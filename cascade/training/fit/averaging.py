@@ -1,4 +1,4 @@
-"""The moving average of the weights: how fast it follows, and whether it or the last weights are exported."""
+"""Averages the weights of training steps, and chooses the averaged or the last weights for export."""
 
 from __future__ import annotations
 
