@@ -113,15 +113,20 @@ def part_numbers(url: str, done: Collection[int], look: float = 0.5) -> Iterator
     """
     folder = OutputFolder(url)
     plan, number = Plan(folder), 0
-    while not folder.exists(STOP_FILE):
-        if number in done or plan.has(number):
-            if number not in done:
-                yield number
+    while True:
+        while number in done:
             number += 1
-        elif (totals := plan.totals()) is not None and number >= totals.parts:
+        if folder.exists(STOP_FILE):
             return
-        else:
-            time.sleep(look)
+        if not plan.has(number):
+            totals = plan.totals()
+            if totals is None:
+                time.sleep(look)
+                continue
+            if number >= totals.parts:
+                return
+        yield number  # also one whose plan was removed: classifying it says so
+        number += 1
 
 
 def part_counts(folder: OutputFolder, number: int) -> dict[str, Any] | None:

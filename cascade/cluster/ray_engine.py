@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from cascade.cluster.part import PartTask, classify_part, part_numbers
-from cascade.errors import CascadeError, MissingExtraError, UsageError
+from cascade.errors import BundleError, CascadeError, MissingExtraError, OutputError, UsageError
 from cascade.inference.cpu import usable_cores
 
 if TYPE_CHECKING:
@@ -90,11 +91,11 @@ def run_parts(task: PartTask, done: frozenset[int], workers: int) -> Iterator[di
             num_cpus=1,
             compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         )
-        try:
-            for row in counts.iter_rows():
-                yield dict(row["counts"])
-        except Exception as error:
-            raise _cause(error) from error
+        for row in counts.iter_rows():
+            told = json.loads(row["told"])
+            if "error" in told:
+                raise _raised(told["error"], told["message"])
+            yield told
 
 
 class _PartWorker:
@@ -103,8 +104,16 @@ class _PartWorker:
     def __init__(self, task: PartTask) -> None:
         self._task = task
 
-    def __call__(self, batch: pa.Table) -> dict[str, list[Any]]:
-        return {"counts": [classify_part(self._task, number) for number in batch["part"].to_pylist()]}
+    def __call__(self, batch: pa.Table) -> dict[str, list[str]]:
+        # As JSON: Arrow would give every part the labels of all others.
+        return {"told": [json.dumps(self._tell(number)) for number in batch["part"].to_pylist()]}
+
+    def _tell(self, number: int) -> dict[str, Any]:
+        """Return the counts of a part, or what was wrong: Ray would send an exception without its kind."""
+        try:
+            return classify_part(self._task, number)
+        except CascadeError as error:
+            return {"part": number, "error": type(error).__name__, "message": str(error)}
 
 
 def _numbers(start: pa.Table, url: str, done: frozenset[int]) -> Iterator[pa.Table]:
@@ -137,11 +146,7 @@ def _settings(context: Any) -> Iterator[None]:
             setattr(context, name, value)
 
 
-def _cause(error: BaseException) -> BaseException:
-    """Return what a worker raised on purpose, out of what Ray wrapped it in."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, CascadeError):
-            return seen
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    return error
+def _raised(kind: str, message: str) -> CascadeError:
+    """Return what a worker raised on purpose."""
+    known = {one.__name__: one for one in (BundleError, OutputError, UsageError)}
+    return known.get(kind, CascadeError)(message)

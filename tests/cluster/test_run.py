@@ -171,6 +171,18 @@ def test_parts_that_an_engine_lost_are_asked_for_again(new_run, wanted):
         list(run.run(lambda task, done: ()))
 
 
+def test_a_plan_that_was_removed_is_named(new_run):
+    folder, run = new_run()
+    list(run.run(here))
+    for name in (part_name(2), f"_cascade/plan/{part_name(2)}"):
+        (folder.local / name).unlink()
+    folder, run = new_run()
+    with pytest.raises(
+        OutputError, match=r"plan/part-000002.parquet: is missing; begin again with --restart"
+    ):
+        list(run.run(here))
+
+
 def test_a_list_of_paths_and_of_nothing(new_run, wanted, tmp_path):
     inputs = iter([Found(row["path"]) for row in wanted])
     folder, run = new_run(inputs=inputs)
