@@ -39,7 +39,14 @@ from cascade import Cascade
 from cascade.evaluation.dataset import Photo, scan
 from cascade.imaging.files import FindOptions, find_photos
 from cascade.policy import OperatingPoint, answer_kind, best_of, in_scope
-from cascade.training.calibration.out_of_distribution import METHOD, InScope, run_scope, scope_graph
+from cascade.training.calibration.out_of_distribution import (
+    METHOD,
+    InScope,
+    mahalanobis,
+    neighbours,
+    run_scope,
+    scope_graph,
+)
 from cascade.training.calibration.outlier_exposure import Strangers, exposed
 
 KEPT = 0.95
@@ -135,7 +142,10 @@ def main() -> None:
         learned = elsewhere.split("train") or elsewhere.photos
         outputs = said_of(cascade, learned, "out of scope")
         sources = tuple(photo.source for photo in learned)
-        methods["exposed"] = exposed(Strangers(outputs["general"], outputs["embedding"], sources))
+        strangers = Strangers(outputs["general"], outputs["embedding"], sources)
+        methods["exposed"] = exposed(strangers)
+        methods["exposed, distance"] = exposed(strangers, [mahalanobis])
+        methods["exposed, both"] = exposed(strangers, [mahalanobis, neighbours])
         if elsewhere.split("test"):
             things["elsewhere"] = said_of(cascade, elsewhere.split("test"), "elsewhere")
     models = {method: scope_graph(known.rows(fit), {}, methods[method]) for method in methods}

@@ -3,7 +3,7 @@
 confidence    1 - largest probability                           Hendrycks, Gimpel 2017, arXiv 1610.02136
 max_logit     - largest logit                                   Hendrycks et al. 2022, arXiv 1911.11132
 energy        - log sum exp of the logits                       Liu et al. 2020, arXiv 2010.03759
-neighbours    1 - cosine to the k-th nearest embedding          Sun et al. 2022, arXiv 2204.06507
+neighbours    1 - cosine to the k-th nearest embedding          Sun et al. 2022, arXiv 2204.06507 (ships)
 mahalanobis   to the nearest label's mean, shared covariance    Lee et al. 2018, arXiv 1807.03888 (ships)
 vim           energy plus the norm of the embedding outside     Wang et al. 2022, arXiv 2203.10807
               its principal subspace
@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import onnx
 
 from cascade.export.nodes import Nodes
 from cascade.training.calibration.out_of_distribution import (
@@ -22,11 +21,9 @@ from cascade.training.calibration.out_of_distribution import (
     InScope,
     half_constant,
     mahalanobis,
+    neighbours,
     principal_directions,
 )
-
-#: Which neighbour counts.
-_NEIGHBOUR: Final = 5
 
 
 def _confidence(g: Nodes, known: InScope) -> str:
@@ -40,20 +37,6 @@ def _max_logit(g: Nodes, known: InScope) -> str:
 
 def _energy(g: Nodes, known: InScope) -> str:
     return g("Neg", g("ReduceLogSumExp", "general_logits", g.constant([1], np.int64), keepdims=1))
-
-
-def _neighbours(g: Nodes, known: InScope) -> str:
-    unit = known.embedding / np.linalg.norm(known.embedding, axis=1, keepdims=True)
-    bank = half_constant(g, np.asarray(unit).T)
-    direction = g("LpNormalization", "embedding", axis=1, p=2)
-    nearest, indices = f"nearest{len(g.nodes)}", f"indices{len(g.nodes)}"
-    k = min(_NEIGHBOUR, len(unit))
-    g.nodes.append(
-        onnx.helper.make_node(
-            "TopK", [g("MatMul", direction, bank), g.constant([k], np.int64)], [nearest, indices], axis=1
-        )
-    )
-    return g("Sub", g.constant(1.0), g("Gather", nearest, g.constant([k - 1], np.int64), axis=1))
 
 
 def _vim(g: Nodes, known: InScope) -> str:
@@ -76,7 +59,7 @@ METHODS: Final[dict[str, AddScore]] = {
     "confidence": _confidence,
     "max_logit": _max_logit,
     "energy": _energy,
-    "neighbours": _neighbours,
+    "neighbours": neighbours,
     "mahalanobis": mahalanobis,
     "vim": _vim,
 }

@@ -35,7 +35,7 @@ from cascade.training.calibration.out_of_distribution import (
     run_scope,
     scope_graph,
 )
-from cascade.training.calibration.outlier_exposure import Strangers, exposed
+from cascade.training.calibration.outlier_exposure import METHOD_WITH_STRANGERS, Strangers, exposed
 from cascade.training.calibration.risk_control import default_point, fit_promise
 from cascade.training.calibration.sources import promised_collections, rows_of
 
@@ -178,7 +178,7 @@ def _fit_scope(
 
 def _kept(scope_scores: Float32s, limit: float | None, strangers: Strangers | None) -> dict[str, Any]:
     kept = np.mean(in_scope(scope_scores, limit))
-    method = METHOD if strangers is None else f"{METHOD} and outlier exposure"
+    method = METHOD if strangers is None else METHOD_WITH_STRANGERS
     return {"method": method, "threshold": limit, "kept": round(float(kept), 4)}
 
 

@@ -1,7 +1,8 @@
 """Builds `scope.onnx`, which scores how unlike every known photo a photo is, from photos that are in scope.
 
 general_logits (N, L), embedding (N, D) -> score (N, 1); higher is stranger. The score is the Mahalanobis
-distance to the nearest label's mean with one covariance for all labels (Lee et al. 2018, arXiv 1807.03888).
+distance to the nearest label's mean with one covariance for all labels (Lee et al. 2018, arXiv 1807.03888);
+with photos out of scope it is another, see `cascade.training.calibration.outlier_exposure`.
 `python benchmarks/out_of_scope.py` compares it with other published scores; none needs another network.
 """
 
@@ -34,6 +35,7 @@ __all__ = [
     "cross_fitted_scores",
     "half_constant",
     "mahalanobis",
+    "neighbours",
     "principal_directions",
     "run_scope",
     "scope_graph",
@@ -48,6 +50,8 @@ METHOD: Final = "mahalanobis"
 #: How many directions of large variance are kept apart.
 _SUBSPACE: Final = 128
 _FOLDS: Final = 5
+#: Which neighbour counts.
+_NEIGHBOUR: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,21 @@ def mahalanobis(g: Nodes, known: InScope) -> str:
         distance = g("Add", g("Add", square, cross), g.constant((at**2).sum(axis=1)[None]))
         parts.append(g("Mul", distance, g.constant(scale)))
     return g("ReduceMin", g("Add", *parts), g.constant([1], np.int64), keepdims=1)
+
+
+def neighbours(g: Nodes, known: InScope) -> str:
+    """Add 1 - cosine to the k-th nearest known embedding (Sun et al. 2022, arXiv 2204.06507)."""
+    unit = known.embedding / np.linalg.norm(known.embedding, axis=1, keepdims=True)
+    bank = half_constant(g, np.asarray(unit).T)
+    direction = g("LpNormalization", "embedding", axis=1, p=2)
+    nearest, indices = f"nearest{len(g.nodes)}", f"indices{len(g.nodes)}"
+    k = min(_NEIGHBOUR, len(unit))
+    g.nodes.append(
+        onnx.helper.make_node(
+            "TopK", [g("MatMul", direction, bank), g.constant([k], np.int64)], [nearest, indices], axis=1
+        )
+    )
+    return g("Sub", g.constant(1.0), g("Gather", nearest, g.constant([k - 1], np.int64), axis=1))
 
 
 def scope_graph(

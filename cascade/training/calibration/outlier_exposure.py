@@ -2,7 +2,7 @@
 
 Two scores are brought to one scale, and the larger one counts, so that each notices what the other does not:
 
-    mahalanobis   far from the photos of every label: things that are no scene at all
+    neighbours    far from the known photos that it is nearest to: things that are no scene at all
     exposure      a logistic regression that tells strangers from photos in scope by the embedding (outlier
                   exposure, Hendrycks et al. 2019, arXiv 1812.04606): places that the labels do not name
 
@@ -11,6 +11,7 @@ Strangers are told from photos of their own sources where there are any, so that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,10 +28,13 @@ from cascade.training.calibration.out_of_distribution import (
     AddScore,
     InScope,
     cross_fitted_scores,
-    mahalanobis,
+    neighbours,
 )
 
-__all__ = ["STRENGTH", "Strangers", "exposed", "regression"]
+__all__ = ["METHOD_WITH_STRANGERS", "STRENGTH", "Strangers", "exposed", "regression"]
+
+#: The score of bundles that were given strangers, as metrics.json names it.
+METHOD_WITH_STRANGERS: Final = "neighbours and outlier exposure"
 
 #: Directions of the embedding that the regression sees, and the inverse of its L2 penalty.
 _DIRECTIONS: Final = 256
@@ -55,12 +59,17 @@ class Strangers:
     sources: tuple[str, ...]
 
 
-def exposed(strangers: Strangers) -> AddScore:
-    """Return what adds the score to a graph; see the module."""
+def exposed(strangers: Strangers, scores: Sequence[AddScore] = (neighbours,)) -> AddScore:
+    """Return what adds the score to a graph; see the module.
+
+    Args:
+        strangers: photos that are none of the labels.
+        scores: which exposure goes together with.
+    """
 
     def add_score(g: Nodes, known: InScope) -> str:
         parts = []
-        for add in (mahalanobis, _exposure(strangers)):
+        for add in (*scores, _exposure(strangers)):
             # Of photos that the score was not built from: a distance to a mean is smaller for its own photos.
             middle, high = np.quantile(cross_fitted_scores(known, _SEED, add), [0.5, 0.95])
             shifted = g("Sub", add(g, known), g.constant(np.array([[middle]])))
