@@ -13,7 +13,7 @@ from cascade.audit.listing import Listed
 
 __all__ = ["odd_files"]
 
-#: Pixels of the shorter side under which a photo is tiny: a fifth of what the model sees is then invented.
+#: Pixels of the shorter side under which a photo is tiny: less than half of the 160 that the model sees.
 _TINY: Final = 64
 #: A photo longer than this many times its height, or the other way round, is a strip.
 _STRIP: Final = 3.0
