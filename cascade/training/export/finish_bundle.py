@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cascade.bundle.manifest import Bundle
-from cascade.bundle.stage import Expert, General
+from cascade.bundle.manifest import MANIFEST, Bundle
+from cascade.bundle.stage import Arbiter, Expert, General, Router, Scope
 from cascade.evaluation.dataset import Dataset, Photo
 from cascade.labels import LabelTree
 from cascade.training.calibration.cross_fitting import Calibration, calibrate
@@ -30,7 +30,8 @@ from cascade.training.export.decision_graphs import arbiter_graph, router_graph
 from cascade.training.export.golden import write_golden
 from cascade.training.export.measure import measure
 from cascade.training.export.model_card import model_card
-from cascade.training.export.packaging import stage_entry, write_bundle
+from cascade.training.export.packaging import stage_entry
+from cascade.training.export.readable_json import readable_json
 from cascade.training.training_log import TrainingLog
 
 __all__ = ["Draft", "data_summary", "finish_bundle", "finish_with"]
@@ -145,7 +146,6 @@ def finish_with(
         metadata=draft.metadata("scope"),
         strangers=given.strangers,
     )
-    stages = _write_stages(folder, draft, calibration, guarantees)
     missing = shortfalls(
         guarantees,
         [tree.labels[target] for target in logits.targets],
@@ -159,7 +159,7 @@ def finish_with(
         "calibration": calibration.summary | guarantees.summary | {"shortfalls": missing},
     }
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    _write_manifest(folder, draft, stages, guarantees)
+    _write_manifest(folder, draft, calibration, guarantees)
     write_golden(folder)
     write_documents(folder)
     if test_photos:
@@ -174,47 +174,35 @@ def finish_with(
             log.line(f"  - {sentence}")
 
 
-def _write_stages(
-    folder: Path, draft: Draft, calibration: Calibration, guarantees: Guarantees
-) -> dict[str, Any]:
-    """Write the small graphs and return the entries of all stages in bundle.json."""
+def _write_manifest(folder: Path, draft: Draft, calibration: Calibration, guarantees: Guarantees) -> None:
+    """Write the small graphs and bundle.json; nothing is measured yet."""
     labels, own = draft.tree.labels, draft.own_labels
     arbiter = arbiter_graph(calibration.arbiter, labels, own, draft.metadata("arbiter"))
-    stages: dict[str, Any] = {
-        "general": draft.general.to_dict(),
-        "experts": [expert.to_dict() for expert in draft.experts],
-        "router": None,
-        "arbiter": stage_entry(arbiter, "arbiter", folder, labels=list(labels)),
-        "scope": None,
-    }
+    router = scope = None
     if guarantees.scope is not None:
-        stages["scope"] = stage_entry(guarantees.scope, "scope", folder, labels=["scope_score"])
+        scope = Scope(**stage_entry(guarantees.scope, "scope", folder, labels=("scope_score",)))
     if calibration.router is not None:
-        router = router_graph(calibration.router, labels, own, draft.metadata("router"))
-        stages["router"] = stage_entry(router, "router", folder, labels=list(own))
-    return stages
-
-
-def _write_manifest(folder: Path, draft: Draft, stages: dict[str, Any], guarantees: Guarantees) -> None:
-    """Write bundle.json; nothing is measured yet."""
-    tree = draft.tree
-    write_bundle(
-        folder,
+        graph = router_graph(calibration.router, labels, own, draft.metadata("router"))
+        router = Router(**stage_entry(graph, "router", folder, labels=tuple(own)))
+    bundle = Bundle(
+        folder=folder,
         name=draft.name,
         version=draft.version,
-        labels={label: tree.parent_of[label] for label in tree.labels},
-        stages=stages,
-        operating_points={"default": guarantees.point.to_dict()},
-        guarantees={
-            "promise": guarantees.promise and guarantees.promise.to_dict(),
-            "budget": guarantees.budget and guarantees.budget.to_dict(),
-            "label_sets": guarantees.label_sets and guarantees.label_sets.to_dict(),
-            "reference": guarantees.reference.to_dict(),
-        },
+        tree=draft.tree,
+        general=draft.general,
+        experts=draft.experts,
+        router=router,
+        arbiter=Arbiter(**stage_entry(arbiter, "arbiter", folder, labels=labels)),
+        scope=scope,
+        operating_points={"default": guarantees.point},
         minimum_onnxruntime=MINIMUM_ONNXRUNTIME,
-        provenance=draft.provenance,
-        measured={},
+        provenance=dict(draft.provenance),
+        promise=guarantees.promise,
+        budget=guarantees.budget,
+        label_sets=guarantees.label_sets,
+        reference=guarantees.reference,
     )
+    (folder / MANIFEST).write_text(readable_json(bundle.to_dict()), encoding="utf-8")
 
 
 def _measure(folder: Path, photos: Sequence[Photo], log: TrainingLog) -> None:

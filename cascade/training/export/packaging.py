@@ -1,4 +1,4 @@
-"""Writes the folder of a bundle: manifest, golden outputs and the decision in words.
+"""Writes parts of a bundle, a graph and the decision in words, and puts its finished folder at its place.
 
 Everything is written to a new folder beside the target, which then takes the target's place: a bundle is
 there as a whole or not at all.
@@ -9,22 +9,20 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import onnx
 
-from cascade.bundle.manifest import MANIFEST, Bundle
-from cascade.bundle.schema import FORMAT_VERSION
+from cascade.bundle.manifest import Bundle
 from cascade.errors import OutputError
 from cascade.inference.operating_point import choose_point
 from cascade.ownership import check_bundle_target
 from cascade.policy import decide
 from cascade.training.export.readable_json import readable_json
 
-__all__ = ["stage_entry", "take_place", "write_bundle", "write_policy"]
+__all__ = ["stage_entry", "take_place", "write_policy"]
 
 _DECISIONS: Final = 60
 #: Steps of the dial, and one between two of them.
@@ -39,49 +37,6 @@ def stage_entry(model: onnx.ModelProto, name: str, folder: Path, **fields: Any) 
     content = model.SerializeToString(deterministic=True)
     path.write_bytes(content)
     return {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), **fields}
-
-
-def write_bundle(
-    folder: Path,
-    *,
-    name: str,
-    version: str,
-    labels: Mapping[str, str],
-    stages: Mapping[str, Any],
-    operating_points: Mapping[str, Any],
-    guarantees: Mapping[str, Any],
-    minimum_onnxruntime: str,
-    provenance: Mapping[str, Any],
-    measured: Mapping[str, Any],
-) -> Bundle:
-    """Write bundle.json and read it back, which validates it.
-
-    Args:
-        folder: holds the graphs already.
-        name: of the bundle.
-        version: of the bundle.
-        labels: label -> parent, in the order of the probabilities.
-        stages: as in bundle.json.
-        operating_points: as in bundle.json.
-        guarantees: promise, budget, label_sets and reference, as in bundle.json.
-        minimum_onnxruntime: oldest version that runs every graph.
-        provenance: how it was made.
-        measured: figures with the commands that print them.
-    """
-    manifest = {
-        "format_version": FORMAT_VERSION,
-        "name": name,
-        "version": version,
-        "minimum_onnxruntime": minimum_onnxruntime,
-        "labels": [{"label": label, "parent": parent} for label, parent in labels.items()],
-        "stages": stages,
-        "operating_points": operating_points,
-        **guarantees,
-        "provenance": provenance,
-        "measured": measured,
-    }
-    (folder / MANIFEST).write_text(readable_json(manifest), encoding="utf-8")
-    return Bundle.load(folder)
 
 
 def write_policy(folder: Path) -> None:
