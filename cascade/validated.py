@@ -69,8 +69,17 @@ class Validated(msgspec.Struct, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form; arrays are tuples."""
-        form: dict[str, Any] = msgspec.to_builtins(self)
+        form: dict[str, Any] = msgspec.to_builtins(self, enc_hook=_plain)
         return form
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of numpy, or a text of a class of its own (torch's version), as JSON has it."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 @cache

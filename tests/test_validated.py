@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import msgspec
@@ -40,6 +41,17 @@ def test_values_become_what_is_declared() -> None:
     assert Whole.from_dict(whole.to_dict()) == whole
     built = Part(np.float32(0.5), kind="b")
     assert (type(built.share), built.share) == (float, 0.5)
+
+
+def test_what_nobody_declared_becomes_json_all_the_same() -> None:
+    class Version(str):
+        pass
+
+    other = {"version": Version("1"), "share": np.float32(0.5), "count": np.int64(3), "pair": (1, 2)}
+    form = Whole.from_dict(GOOD | {"other": other}).to_dict()["other"]
+    assert json.loads(json.dumps(form)) == {"version": "1", "share": 0.5, "count": 3, "pair": [1, 2]}
+    with pytest.raises(TypeError, match="object has no JSON form"):
+        Whole.from_dict(GOOD | {"other": {"thing": object()}}).to_dict()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -32,7 +32,13 @@ def schema_text() -> str:
         "$id": f"urn:cascade-vision:bundle:{FORMAT_VERSION}",
         "title": f"bundle.json of cascade, format version {FORMAT_VERSION}",
     }
-    return json.dumps(head | schema, indent=1) + "\n"
+    # Releases of msgspec give the parts of a union in different orders.
+    ordered = json.loads(json.dumps(head | schema), object_hook=_union_in_order)
+    return json.dumps(ordered, indent=1) + "\n"
+
+
+def _union_in_order(rule: dict[str, Any]) -> dict[str, Any]:
+    return rule | {"anyOf": sorted(rule["anyOf"], key=json.dumps)} if "anyOf" in rule else rule
 
 
 if __name__ == "__main__":

@@ -196,7 +196,7 @@ def _provenance(recipes: Sequence[Recipe], dataset: Dataset, out_of_scope: Datas
         "data": data_summary(dataset),
         **({"out_of_scope": data_summary(out_of_scope)} if out_of_scope else {}),
         "licence": recipes[0].card.get("licence", ""),
-        "packages": {"torch": torch.__version__, "onnx": onnx.__version__, "pillow": PIL.__version__},
+        "packages": {"torch": str(torch.__version__), "onnx": onnx.__version__, "pillow": PIL.__version__},
     }
 
 
