@@ -37,6 +37,13 @@ def real_photos(folder: Path) -> list[Photo]:
     ]
 
 
+@pytest.fixture(scope="module")
+def real_evaluation(shipped_bundle: Path, photos_folder: Path) -> Evaluation:
+    """Three real stages and real photographs, one of each label."""
+    first = {photo.label: photo for photo in real_photos(photos_folder)}
+    return evaluate(Cascade(shipped_bundle), list(first.values()))
+
+
 class TestSystems:
     @pytest.mark.parametrize("system", SYSTEMS)
     @pytest.mark.parametrize("bundle", ["tiny_bundle", "two_expert_bundle", "expertless_bundle"])
@@ -55,12 +62,6 @@ class TestSystems:
             flags = evaluation.deferred[system][row]
             assert deferred == [name for name, flag in zip(costs, flags, strict=True) if flag]
             assert evaluation.cost(system)[row] == pytest.approx(1 + sum(costs[name] for name in deferred))
-
-    @pytest.fixture(scope="class")
-    def real_evaluation(self, shipped_bundle: Path, photos_folder: Path) -> Evaluation:
-        """Three real stages and real photographs, one of each label."""
-        first = {photo.label: photo for photo in real_photos(photos_folder)}
-        return evaluate(Cascade(shipped_bundle), list(first.values()))
 
     @pytest.mark.parametrize("system", SYSTEMS)
     def test_each_system_is_what_the_shipped_bundle_answers(
