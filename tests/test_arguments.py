@@ -65,7 +65,7 @@ def test_a_buffer_at_its_end_is_read_from_its_start(tiny_bundle: Path, photo) ->
 def test_a_web_address_gets_a_clear_answer(tiny_bundle: Path) -> None:
     row = Cascade(tiny_bundle).predict("https://example.org/photo.jpg")
     assert row.error is not None
-    assert "a web address, and nothing is downloaded" in row.error.message
+    assert "it is a web address; `cascade classify` reads it" in row.error.message
 
 
 ARRAYS = {

@@ -24,7 +24,7 @@ from cascade.training.learning.heads import Head
 __all__ = ["PULLS", "Lesson", "fit_head", "widened"]
 
 #: What is tried; the larger, the closer the head stays to the old one.
-PULLS: Final = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3)
+PULLS: Final = (3e-1, 1e-1, 3e-2, 1e-2)
 _ITERATIONS: Final = 60
 _TINY: Final = 1e-30
 

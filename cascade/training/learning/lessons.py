@@ -105,9 +105,9 @@ def learn_head(
             kept.append(_right(head, material))
         progress(done, len(PULLS))
         loss = _log_loss(logits, material.new_targets)
-        if float(np.mean(kept)) < least or loss >= best:
-            break  # pulls are in order: a weaker one forgets more, or learns what holds for no other photo
-        best, chosen, new_logits = loss, pull, logits
+        # All are compared: a weaker pull may forget less, where it tells a new label from old ones better.
+        if float(np.mean(kept)) >= least and loss < best:
+            best, chosen, new_logits = loss, pull, logits
     if chosen is None:
         return Learned(start.stored(), new_logits, None)
     everything = np.arange(len(material.new))
