@@ -80,13 +80,16 @@ def _classify(options: ClassifyOptions) -> int:
         for line in dry_run(options, _facts(options, cascade), batches, find):
             click.echo(line)
         return 0
-    output = _open_output(options, cascade, name)
-    _say_old_errors(options, output)
     progress = _progress(options, find)
     sidecars = SidecarWriter()
-    started = time.perf_counter()
-    with closing(output), Interrupt(_say_stopping, progress.stop) as interrupt:
+    # From before the output exists: who sees it there can end the run in an orderly way.
+    with (
+        Interrupt(_say_stopping, progress.stop) as interrupt,
+        closing(_open_output(options, cascade, name)) as output,
+    ):
         stop.append(interrupt)
+        _say_old_errors(options, output)
+        started = time.perf_counter()
         with progress, CrashGuard(options.output_path, output.journal) as guard:
             summary = FolderRun(
                 cascade,
