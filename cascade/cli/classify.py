@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,10 @@ def _classify(options: ClassifyOptions) -> int:
         return 0
     progress = _progress(options, find)
     sidecars = SidecarWriter()
-    # From before the output exists: who sees it there can end the run in an orderly way.
-    with (
-        Interrupt(_say_stopping, progress.stop) as interrupt,
-        closing(_open_output(options, cascade, name)) as output,
-    ):
+    with Interrupt(_say_stopping, progress.stop) as interrupt, ExitStack() as stack:
         stop.append(interrupt)
+        # Only now: who sees the output can end the run in an orderly way.
+        output = stack.enter_context(closing(_open_output(options, cascade, name)))
         _say_old_errors(options, output)
         started = time.perf_counter()
         with progress, CrashGuard(options.output_path, output.journal) as guard:
