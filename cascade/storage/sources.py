@@ -20,8 +20,6 @@ from cascade.imaging.recognition import is_named_like_an_archive
 from cascade.prediction import ErrorInfo
 from cascade.storage.fetching import is_url, open_url
 from cascade.storage.listing import find_remote, photo_at
-from cascade.storage.parquet_photos import photos_of_parquet
-from cascade.storage.tar_photos import photos_of_tar
 
 __all__ = ["is_local", "photos_of", "photos_of_list"]
 
@@ -90,6 +88,16 @@ def _looked_into(found: Iterable[Found], options: FindOptions) -> Iterator[Found
         except ImageError as error:
             yield replace(one, error=ErrorInfo(error.code, error.message))
             continue
-        reader = photos_of_parquet if one.path.lower().endswith(".parquet") else photos_of_tar
         with file:
-            yield from reader(file, one, options)
+            yield from _reader_of(one.path)(file, one, options)
+
+
+def _reader_of(path: str) -> Callable[[BinaryIO, Found, FindOptions], Iterator[Found]]:
+    """Return what reads an archive; loaded only for those who have one."""
+    if path.lower().endswith(".parquet"):
+        from cascade.storage.parquet_photos import photos_of_parquet
+
+        return photos_of_parquet
+    from cascade.storage.tar_photos import photos_of_tar
+
+    return photos_of_tar

@@ -40,6 +40,7 @@ class Project:
         data: photos that can be read, of all labels of the bundle.
         work: folder for caches and checkpoints.
         device: where to compute.
+        outliers: photos that are none of the labels, for recipes that learn from them.
     """
 
     recipes: tuple[Recipe, ...]
@@ -47,6 +48,7 @@ class Project:
     data: Dataset
     work: Path
     device: torch.device
+    outliers: tuple[Photo, ...] = ()
 
     @property
     def views(self) -> Path:
@@ -66,6 +68,9 @@ class Project:
             log.line(f"left out {path}: {reason}")
         if len(self.data.dropped) > 20:
             log.line(f"left out {len(self.data.dropped) - 20} more; bundle.json names them all")
+        without = [r.name for r in self.chosen if r.train.outliers and not self.outliers]
+        if without:
+            log.line(f"{', '.join(without)}: train.outliers has no photos; give some with --out-of-scope DIR")
 
 
 def open_project(

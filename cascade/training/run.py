@@ -7,13 +7,13 @@ Every step leaves its result in the working folder; the same command goes on whe
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from cascade.bundle.manifest import MANIFEST
-from cascade.evaluation.dataset import Photo
 from cascade.ownership import check_bundle_target, empty_scratch
 from cascade.training.explore.learning_rate import study_project
 from cascade.training.explore.sweep import Sweep, run_sweep
@@ -70,8 +70,7 @@ def train(
         out_of_scope: folder of other photos, see `cascade.training.project.strangers_in`.
 
     Raises:
-        OutputError: at once, when something at ``out`` would be lost.
-        DataError, RecipeError, UsageError: see `cascade.training.project.open_project`.
+        OutputError: at once, when something at ``out`` would be lost; else as `open_project`.
     """
     work = work or out.with_name(out.name + ".work")
     if not only:
@@ -81,11 +80,12 @@ def train(
         data, recipes, work, only=only, device=device, settings=settings, label_map=label_map
     )
     strangers = None if out_of_scope is None else strangers_in(out_of_scope, work)
+    project = dataclasses.replace(project, outliers=() if strangers is None else strangers.photos)
     options = BundleOptions(name or out.name, version, max_error, int8, strangers)
     with TrainingLog(tracker=_tracker(project, wandb)) as log:
         project.introduce(log)
         announce(project, log)
-        networks = _fit_chosen(project, () if strangers is None else strangers.photos, log)
+        networks = _fit_chosen(project, log)
         if only:
             log.line(f"trained {', '.join(networks)}; run again without --only for a bundle")
             return
@@ -98,7 +98,7 @@ def _tracker(project: Project, wandb: str) -> Tracker:
     return Tracker(wandb, config={"recipes": recipes, "data": project.data.fingerprint()})
 
 
-def _fit_chosen(project: Project, outliers: Sequence[Photo], log: TrainingLog) -> dict[str, Fitted]:
+def _fit_chosen(project: Project, log: TrainingLog) -> dict[str, Fitted]:
     """Train the networks of the chosen recipes, or read those that are finished."""
     return {
         recipe.name: fit(
@@ -109,7 +109,7 @@ def _fit_chosen(project: Project, outliers: Sequence[Photo], log: TrainingLog) -
             log=log,
             views=project.views,
             teacher_seed=project.teacher_seed,
-            outliers=outliers,
+            outliers=project.outliers,
         )
         for recipe in project.chosen
     }

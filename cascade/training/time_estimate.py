@@ -98,8 +98,8 @@ def estimate(project: Project) -> tuple[Estimate, ...]:
     training = project.data.split("train")
     with torch.random.fork_rng(devices=[]):
         for recipe in project.chosen:
-            checkpoint = Checkpoint(project.work / recipe.name / "checkpoint.pt", recipe, project.data)
-            history = checkpoint.history()
+            path = project.work / recipe.name / "checkpoint.pt"
+            history = Checkpoint(path, recipe, project.data, project.outliers).history()
             if is_finished(history, recipe.train):
                 found.append(Estimate(recipe.name, 0.0, 0.0, 0.0))
                 continue

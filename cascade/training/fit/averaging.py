@@ -102,7 +102,7 @@ def explain(history: Sequence[Mapping[str, float]], plan: Schedule, held_out: in
         f"that were held out, accuracy {right[used]:.1%} and loss {loss[used]:.3f}; "
         f"with the {other} weights {right[other]:.1%} and {loss[other]:.3f}"
     ]
-    if plan.restart_at and plan.restart_share < 1:
+    if 0 < plan.restart_at <= chosen.epoch and plan.restart_share < 1:
         lines.append(
             f"what is exported is {plan.restart_share:.0%} of them and {1 - plan.restart_share:.0%} of the "
             f"averaged weights of epoch {plan.restart_at}"

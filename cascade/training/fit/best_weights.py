@@ -42,16 +42,23 @@ def keep_before_restart(ema: AveragedModel, epochs: int, plan: Schedule, path: P
         torch.save(ema.module.state_dict(), path)
 
 
-def mix_with_those_before(model: nn.Module, plan: Schedule, path: Path) -> None:
+def mix_with_those_before(model: nn.Module, epoch: int, plan: Schedule, path: Path) -> None:
     """Average the model, in place, with the weights before the restart.
 
     The ends of both cycles lie in one basin, and between them is what neither has alone (stochastic weight
     averaging, Izmailov et al. 2018, arXiv 1803.05407; WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903).
+    Nothing changes where the weights come from before the restart.
+
+    Args:
+        model: holds the weights after the epoch.
+        epoch: counted from 0.
+        plan: of the recipe.
+        path: what `keep_before_restart` saved.
 
     Raises:
         RecipeError: when they are not there.
     """
-    if not plan.restart_at or plan.restart_share == 1:
+    if not 0 < plan.restart_at <= epoch or plan.restart_share == 1:
         return
     if not path.is_file():
         raise RecipeError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,27 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from cascade.evaluation.dataset import Dataset
+from cascade.evaluation.dataset import Dataset, Photo
 from cascade.training.recipe import Recipe
 
 __all__ = ["Checkpoint"]
 
 
 class Checkpoint:
-    """State after the last finished epoch; belongs to one recipe on one data set."""
+    """State after the last finished epoch; belongs to one recipe on one data set.
 
-    def __init__(self, path: Path, recipe: Recipe, data: Dataset) -> None:
+    Args:
+        path: of the file.
+        recipe: that is trained.
+        data: labelled photos.
+        outliers: photos that are none of the labels.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe, data: Dataset, outliers: Sequence[Photo] = ()) -> None:
         self.path = path
         self.identity = f"{recipe.fingerprint()} {data.fingerprint()}"
+        if recipe.train.outliers and outliers:
+            self.identity += f" {Dataset(data.folder, tuple(outliers), ()).fingerprint()}"
 
     def restore(
         self, model: nn.Module, ema: AveragedModel, optimizer: torch.optim.Optimizer

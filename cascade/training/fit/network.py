@@ -80,7 +80,7 @@ def fit(
     torch.manual_seed(plan.seed)
     network = build(recipe, work)
     home = work / recipe.name
-    checkpoint = Checkpoint(home / "checkpoint.pt", recipe, data)
+    checkpoint = Checkpoint(home / "checkpoint.pt", recipe, data, outliers)
     best, before = home / "best.pt", home / "before_restart.pt"
     model = nn.ModuleDict({"trained": network.trained, "head": network.head})
     ema = AveragedModel(model, multi_avg_fn=warmed_up_average(plan.ema_decay))
@@ -105,7 +105,7 @@ def fit(
     _explain(history, recipe, data, log)
     # Experts start from the end of the second cycle, not from the average.
     save_backbone(network.cpu().eval(), recipe, work)
-    mix_with_those_before(model, plan, before)
+    mix_with_those_before(model, choose_weights(history, plan).epoch, plan, before)
     if examples is not None and log.tracker.on:
         _track(model, examples, recipe, data, log)
     return Fitted(network, tuple(history))

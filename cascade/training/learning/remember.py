@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
@@ -27,12 +28,12 @@ from cascade.training.export.bundle_documents import seal
 from cascade.training.learning.embeddings import Embedded, embed
 from cascade.training.learning.heads import Head, read_head
 from cascade.training.learning.memory import MEMORY_FILE, PARTS, Memory, write_memory
+from cascade.training.project import strangers_in
 from cascade.training.training_log import TrainingLog
 
 __all__ = ["ImageStages", "heads_of", "memory_of", "remember"]
 
-#: Photos that are remembered of each part, as far as labels have as many; with more the file grows, and what
-#: is forgotten hardly shrinks (`python benchmarks/learn_from_corrections.py --memory-sizes`).
+#: Photos that are remembered of each part, as far as labels have as many: more would make the file larger.
 _PHOTOS: Final = {"train": 1600, "calibration": 1600}
 _FEWEST_PER_LABEL: Final = 4
 _STRANGERS: Final = 600
@@ -156,8 +157,8 @@ def main(arguments: Sequence[str]) -> int:
     bundle = Bundle.load(given.bundle)
     strangers: tuple[Photo, ...] = ()
     if given.out_of_scope is not None:
-        found = scan(given.out_of_scope)
-        strangers = found.split("train") if (given.out_of_scope / "train").is_dir() else found.photos
+        with TemporaryDirectory() as notes:
+            strangers = strangers_in(given.out_of_scope, Path(notes)).photos
     with TrainingLog() as log:
         remember(bundle, scan(given.data, bundle.tree.labels), strangers, log)
         size = (bundle.folder / MEMORY_FILE).stat().st_size / 1e6

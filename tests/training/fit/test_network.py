@@ -21,6 +21,7 @@ from cascade.imaging.preprocessing import InputSpec
 from cascade.training.data.sampling import learned_from
 from cascade.training.fit import network as module
 from cascade.training.fit.averaging import decay_after, explain, warmed_up_average
+from cascade.training.fit.checkpoint import Checkpoint
 from cascade.training.fit.network import Fitted, fit
 from cascade.training.fit.training_data import prepare_training_data
 from cascade.training.recipe import Recipe
@@ -277,3 +278,23 @@ def test_the_ends_of_both_cycles_are_averaged(data: Dataset, views: Path, tmp_pa
             torch.testing.assert_close(found, 0.75 * value + 0.25 * kept[name])
     # The same call finds that it is done, and gives the same weights.
     assert same_weights(mixed, run(data, tmp_path / "b", views, **plan, restart_share=0.75))
+
+
+def test_a_training_that_ends_before_its_restart_mixes_nothing(
+    data: Dataset, views: Path, tmp_path: Path
+) -> None:
+    plan = {"epochs": 2, "restart_at": 5, "early_stopping": 0, "development": 0.25}
+    plain = run(data, tmp_path / "a", views, **plan)
+    home = tmp_path / "b" / "general"
+    home.mkdir(parents=True)
+    (home / "before_restart.pt").write_bytes(b"of another training")
+    assert same_weights(plain, run(data, tmp_path / "b", views, **plan, restart_share=0.5))
+
+
+def test_other_outliers_are_another_training(data: Dataset, tmp_path: Path) -> None:
+    recipe = RECIPE.replace(train=RECIPE.train.replace(outliers=0.5))
+    photos = data.split("train")
+    some = (photos[:1], photos[1:2], ())
+    one, two, none = (Checkpoint(tmp_path, recipe, data, outliers).identity for outliers in some)
+    assert len({one, two, none}) == 3
+    assert Checkpoint(tmp_path, RECIPE, data, photos).identity == Checkpoint(tmp_path, RECIPE, data).identity
