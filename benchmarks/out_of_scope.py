@@ -4,8 +4,9 @@
         [--max-error 0.05 ...] [--seed 0]
 
 Every score of `scope_scores.py` is built as a graph, from two thirds of the split `calibration`; with
-`--out-of-scope` (see `cascade train`) also the score "exposed", built from its split `train` too, and
-its split `test` is one more kind of things. Things that are no scene:
+`--out-of-scope` (see `cascade train`) also the score "exposed", built from its split `train` too; its
+split `calibration` is one more kind of things that chooses, its split `test` one that is printed. Things that
+are no scene:
 
     packaged   photographs and figures inside scikit-image and scikit-learn that show none of the labels
     faces      portraits, the subset of LFW inside scikit-image (25 x 25 pixels, grey)
@@ -15,8 +16,8 @@ its split `test` is one more kind of things. Things that are no scene:
     blank      single colours and gradients
     DIR        any folder of photographs, e.g. of nuts or vehicles; a sample of it
 
-They are cut in two, by turns. The first half and the held-out part of `calibration` choose the best score, by
-mean AUROC over the kinds. The second half and the split `test`, which chose nothing, are what is printed:
+The others are cut in two, by turns. The first half and the held-out part of `calibration` choose the best
+score, by mean AUROC over the kinds. The second half and the split `test`, which chose nothing, are printed:
 AUROC, and the share of things that stay in scope where 95 % of the photos of `test` do. Then, for the bundle
 as it is: how many things get an answer at the default operating point and at every `--max-error`, a label, or
 a label with a confidence of 0.9. Vehicles stand in streets, so some of their photos are in scope after all.
@@ -26,11 +27,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from no_scenes import KINDS
 from scope_scores import METHODS
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
@@ -50,61 +51,6 @@ from cascade.training.calibration.out_of_distribution import (
 from cascade.training.calibration.outlier_exposure import Strangers, exposed
 
 KEPT = 0.95
-COUNT = 60
-PACKAGED = {
-    "skimage": [
-        "astronaut.png",
-        "brick.png",
-        "cell.png",
-        "chelsea.png",
-        "chessboard_GRAY.png",
-        "clock_motion.png",
-        "coins.png",
-        "color.png",
-        "grass.png",
-        "gravel.png",
-        "horse.png",
-        "hubble_deep_field.jpg",
-        "ihc.png",
-        "logo.png",
-        "microaneurysms.png",
-        "moon.png",
-        "motorcycle_left.png",
-        "page.png",
-        "phantom.png",
-        "retina.jpg",
-        "rocket.jpg",
-        "text.png",
-    ],
-    "sklearn": ["flower.jpg"],
-}
-WORDS = [
-    "the",
-    "of",
-    "and",
-    "to",
-    "in",
-    "is",
-    "that",
-    "for",
-    "it",
-    "was",
-    "on",
-    "are",
-    "as",
-    "with",
-    "his",
-    "they",
-    "at",
-    "be",
-    "this",
-    "from",
-    "have",
-    "or",
-    "by",
-    "one",
-    "had",
-]
 
 
 def main() -> None:
@@ -146,10 +92,14 @@ def main() -> None:
         methods["exposed"] = exposed(strangers)
         methods["exposed, distance"] = exposed(strangers, [mahalanobis])
         methods["exposed, both"] = exposed(strangers, [mahalanobis, neighbours])
-        if elsewhere.split("test"):
-            things["elsewhere"] = said_of(cascade, elsewhere.split("test"), "elsewhere")
+    # What chooses, and what is printed.
+    halves = {k: (rows_of(v, slice(0, None, 2)), rows_of(v, slice(1, None, 2))) for k, v in things.items()}
+    if given.out_of_scope is not None and elsewhere.split("test") and elsewhere.split("calibration"):
+        things["elsewhere"] = said_of(cascade, elsewhere.split("test"), "elsewhere")
+        chooses = said_of(cascade, elsewhere.split("calibration"), "elsewhere, calibration")
+        halves["elsewhere"] = (chooses, things["elsewhere"])
     models = {method: scope_graph(known.rows(fit), {}, methods[method]) for method in methods}
-    compare(models, rows_of(calibration, held_out), test, things)
+    compare(models, rows_of(calibration, held_out), test, halves)
     answers(cascade, test, things, cascade.operating_point, "at its default operating point")
     for share in given.max_error:
         promise = cascade.bundle.promise
@@ -157,98 +107,6 @@ def main() -> None:
             print(f"\n{share:.1%} cannot be promised by this bundle")
             continue
         answers(cascade, test, things, promise.operating_point(share), f"where {share:.1%} is promised")
-
-
-# --- things that are no scene ----------------------------------------------------------------------------
-
-
-def packaged(rng: np.random.Generator) -> Iterator[Image.Image]:
-    import skimage
-    import sklearn
-
-    homes = {
-        "skimage": Path(skimage.__file__).parent / "data",
-        "sklearn": Path(sklearn.__file__).parent / "datasets" / "images",
-    }
-    for package, names in PACKAGED.items():
-        for name in names:
-            with Image.open(homes[package] / name) as image:
-                yield image.convert("RGB")
-
-
-def faces(rng: np.random.Generator) -> Iterator[Image.Image]:
-    import skimage
-
-    for face in np.load(Path(skimage.__file__).parent / "data" / "lfw_subset.npy")[:100]:
-        yield Image.fromarray((face * 255).astype(np.uint8)).resize((200, 200)).convert("RGB")
-
-
-def shapes(rng: np.random.Generator) -> Iterator[Image.Image]:
-    for _ in range(COUNT):
-        image = Image.new("RGB", (400, 300), colour(rng))
-        draw = ImageDraw.Draw(image)
-        for _ in range(int(rng.integers(1, 12))):
-            x, y = rng.integers(0, 400, 2), rng.integers(0, 300, 2)
-            box = [int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1]
-            kind = int(rng.integers(0, 4))
-            if kind == 0:
-                draw.rectangle(box, fill=colour(rng))
-            elif kind == 1:
-                draw.ellipse(box, fill=colour(rng), outline=colour(rng), width=3)
-            elif kind == 2:
-                draw.line(box, fill=colour(rng), width=int(rng.integers(1, 15)))
-            else:
-                corners = zip(rng.integers(0, 400, 5).tolist(), rng.integers(0, 300, 5).tolist(), strict=True)
-                draw.polygon(list(corners), fill=colour(rng))
-        yield image
-
-
-def text(rng: np.random.Generator) -> Iterator[Image.Image]:
-    for _ in range(COUNT):
-        dark = rng.random() < 0.2
-        image = Image.new("RGB", (420, 594), (30, 30, 35) if dark else (252, 251, 248))
-        draw, size, y = ImageDraw.Draw(image), int(rng.integers(9, 22)), 30
-        font = ImageFont.load_default(size)
-        while y < 570:
-            line = " ".join(rng.choice(WORDS, int(rng.integers(2, 14))))
-            draw.text((30, y), line, fill=(220, 220, 220) if dark else (20, 20, 20), font=font)
-            y += int(size * rng.choice([1.3, 1.3, 1.3, 2.6]))
-        yield image
-
-
-def noise(rng: np.random.Generator) -> Iterator[Image.Image]:
-    for number in range(COUNT):
-        grain = int(rng.integers(1, 40))
-        shape = (300 // grain + 1, 400 // grain + 1, 3 if number % 2 else 1)
-        values = rng.integers(0, 256, shape) if number % 3 else rng.normal(128, 40, shape)
-        pixels = np.broadcast_to(np.clip(values, 0, 255).astype(np.uint8), (*shape[:2], 3))
-        image = Image.fromarray(np.ascontiguousarray(pixels)).resize((400, 300), Image.Resampling.NEAREST)
-        yield image.filter(ImageFilter.GaussianBlur(grain / 2)) if number % 4 == 0 else image
-
-
-def blank(rng: np.random.Generator) -> Iterator[Image.Image]:
-    for number in range(COUNT):
-        one, other = np.array(colour(rng)), np.array(colour(rng))
-        if number % 2:
-            yield Image.new("RGB", (400, 300), tuple(one.tolist()))
-        else:
-            ramp = np.linspace(0, 1, 400)[None, :, None]
-            pixels = np.broadcast_to(one + ramp * (other - one), (300, 400, 3)).astype(np.uint8)
-            yield Image.fromarray(np.ascontiguousarray(pixels))
-
-
-def colour(rng: np.random.Generator) -> tuple[int, ...]:
-    return tuple(int(value) for value in rng.integers(0, 256, 3))
-
-
-KINDS: dict[str, Callable[[np.random.Generator], Iterator[Image.Image]]] = {
-    "packaged": packaged,
-    "faces": faces,
-    "shapes": shapes,
-    "text": text,
-    "noise": noise,
-    "blank": blank,
-}
 
 
 # --- figures ---------------------------------------------------------------------------------------------
@@ -287,8 +145,8 @@ def rows_of(outputs: dict[str, np.ndarray], rows: np.ndarray | slice) -> dict[st
 
 
 def compare(models: dict, choosing: dict, test: dict, things: dict) -> None:
-    """Choose on the first half of the things, print the second half."""
-    halves = [{k: rows_of(v, slice(h, None, 2)) for k, v in things.items()} for h in (0, 1)]
+    """Choose on the first of the two parts that things have, print the second."""
+    halves = [{k: parts[h] for k, parts in things.items()} for h in (0, 1)]
     scores = {
         method: {
             "choosing": run_scope(model, choosing["general"], choosing["embedding"]),
