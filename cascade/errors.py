@@ -83,20 +83,21 @@ class OutputError(CascadeError):
     """A file exists that may not be overwritten, or cannot be written."""
 
     @classmethod
-    def writing(cls, where: object | None, error: OSError) -> OutputError:
+    def writing(cls, where: object | None, error: Exception) -> OutputError:
         """Return the error for a write that failed; its message says that rows written before are safe.
 
         Args:
             where: the file; None is standard output, which cannot be continued.
-            error: of the operating system.
+            error: of the operating system, or of an object store.
         """
+        why = getattr(error, "strerror", None) or error
         if where is None:
             return cls(
-                f"standard output: writing stopped ({error.strerror or error}); its last row may be cut. "
+                f"standard output: writing stopped ({why}); its last row may be cut. "
                 "Make room where it goes, or write to a file with --output"
             )
         return cls(
-            f"{where}: writing stopped ({error.strerror or error}); rows written so far are safe: "
+            f"{where}: writing stopped ({why}); rows written so far are safe: "
             "make room, then give the same command with --resume"
         )
 

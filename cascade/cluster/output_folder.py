@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cascade.errors import MissingExtraError, OutputError
+from cascade.errors import ImageError, OutputError, UsageError
 from cascade.runs.replacement import replacing
-from cascade.storage.fetching import is_url
+from cascade.storage.fetching import file_system, is_url
 
 __all__ = ["OutputFolder"]
 
@@ -24,19 +24,22 @@ class OutputFolder:
 
     Raises:
         MissingExtraError: when the package for this kind of URL is not installed.
+        UsageError: when there is no such kind of URL, or no extra has its package.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/") if is_url(url) else url
         self._files: Any = None
         self._root = Path(url)
+        #: What goes wrong outside of this process; every object store has exceptions of its own.
+        self._failures: type[Exception] = OSError
         if is_url(url):
             try:
-                import fsspec
-
-                self._files, self._base = fsspec.core.url_to_fs(self.url)
-            except ImportError as error:
-                raise MissingExtraError(f"writing to {url}", "ray") from error
+                self._files, self._base = file_system(self.url)
+            except ImageError as error:
+                why = error.__cause__ or error.message
+                raise UsageError(f"{url}: {why}; give a folder, or a URL that fsspec opens") from error
+            self._failures = Exception
 
     @property
     def local(self) -> Path | None:
@@ -59,7 +62,7 @@ class OutputFolder:
             return [one["name"].rsplit("/", 1)[1] for one in found if one["type"] == "file"]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        except OSError as error:
+        except self._failures as error:
             raise OutputError(f"{self.path_of(folder)}: cannot be listed ({_text(error)})") from error
 
     def read(self, name: str) -> bytes | None:
@@ -71,7 +74,7 @@ class OutputFolder:
             return content
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except OSError as error:
+        except self._failures as error:
             raise OutputError(f"{self.path_of(name)}: cannot be read ({_text(error)})") from error
 
     def open(self, name: str) -> BinaryIO | None:
@@ -84,15 +87,21 @@ class OutputFolder:
             return file
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except OSError as error:
+        except self._failures as error:
             raise OutputError(f"{self.path_of(name)}: cannot be read ({_text(error)})") from error
 
     def exists(self, name: str) -> bool:
         """Whether a file is there."""
-        if self._files is None:
-            return (self._root / name).exists()
-        self._files.invalidate_cache()
-        return bool(self._files.exists(f"{self._base}/{name}"))
+        try:
+            if self._files is None:
+                return (self._root / name).exists()
+            self._files.invalidate_cache()
+            self._files.info(f"{self._base}/{name}")  # `exists` of fsspec takes every failure for a no
+            return True
+        except FileNotFoundError:
+            return False
+        except self._failures as error:
+            raise OutputError(f"{self.path_of(name)}: cannot be looked for ({_text(error)})") from error
 
     def write(self, name: str, content: bytes) -> None:
         """Put a file in place at once; readers see the old one, the new one, and nothing between.
@@ -108,7 +117,9 @@ class OutputFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as new:
                 new.write_bytes(content)
-        except OSError as error:
+        except FileNotFoundError as error:
+            raise OutputError(f"{self.path_of(name)}: cannot be written, there is no such place") from error
+        except self._failures as error:
             raise OutputError.writing(self.path_of(name), error) from error
 
     def remove(self, *names: str) -> None:
@@ -120,9 +131,9 @@ class OutputFolder:
                 else:
                     with suppress(FileNotFoundError):
                         self._files.rm_file(f"{self._base}/{name}")
-        except OSError as error:
+        except self._failures as error:
             raise OutputError(f"{self.path_of(name)}: cannot be removed ({_text(error)})") from error
 
 
-def _text(error: OSError) -> str:
-    return error.strerror or " ".join(str(error).split()) or type(error).__name__
+def _text(error: Exception) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import time
 from collections import deque
@@ -23,6 +24,12 @@ _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _BLOCK: Final = 4 << 20
 #: Protocol -> the extra whose packages read it.
 _EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+#: HTTP status of a request that may not be made.
+_REFUSED: Final = (401, 403)
+
+# gcsfs logs what it also raises. Python prints such records unless somebody takes them; with --verbose
+# they are shown all the same.
+logging.getLogger("gcsfs").addHandler(logging.NullHandler())
 
 Taken = TypeVar("Taken")
 Given = TypeVar("Given")
@@ -49,10 +56,8 @@ def file_system(url: str) -> tuple[Any, str]:
     except ImportError as error:
         if protocol in _EXTRAS or error.name == "fsspec":
             extra = _EXTRAS.get(protocol, "s3")
-            raise MissingExtraError(f"reading {protocol}:// URLs ({error})", extra) from error
-        raise UsageError(
-            f"reading {protocol}:// URLs needs a package that is missing here: {error}"
-        ) from error
+            raise MissingExtraError(f"opening {protocol}:// URLs ({error})", extra) from error
+        raise UsageError(f"opening {protocol}:// URLs needs a package that is missing: {error}") from error
     except ValueError as error:
         raise ImageError("unreadable", f"cannot be read: {_one_line(error)}") from error
     return files, path
@@ -91,10 +96,18 @@ def trying_again(read: Callable[[], Given], *, pauses: Iterable[float] = PAUSES)
         except IsADirectoryError as error:
             raise ImageError("is_directory", "is a folder; give its photos") from error
         except Exception as error:  # every file system has exceptions of its own
+            if _is_refused(error):
+                raise ImageError("not_permitted", "the object may not be read") from error
             if pause is None:
                 raise ImageError("unreadable", f"cannot be read: {_one_line(error)}") from error
         time.sleep(pause)
     raise AssertionError("the last try returns or raises")
+
+
+def _is_refused(error: Exception) -> bool:
+    """Whether an exception says that the request is not allowed; gcsfs and HTTP have no `PermissionError`."""
+    status = getattr(error, "code", getattr(error, "status", None))
+    return status in _REFUSED or str(error).startswith("Forbidden: ")
 
 
 def _one_line(error: Exception) -> str:
@@ -105,7 +118,7 @@ def _read(files: Any, path: str) -> bytes:
     try:
         # One request: a range never asks for the length first.
         content: bytes = files.cat_file(path, start=0, end=MAX_BYTES + 1)
-    except OSError as error:
+    except Exception as error:  # gcsfs raises one of its own
         # An empty object has no range that could be given.
         if "range" in str(error).lower() and files.size(path) == 0:
             return b""

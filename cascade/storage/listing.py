@@ -19,6 +19,11 @@ __all__ = ["can_continue", "find_remote", "photo_at"]
 
 #: Where file systems keep when an object was changed.
 _CHANGED: Final = ("LastModified", "mtime", "last_modified", "updated", "created", "ETag", "etag")
+#: Protocol -> where its credentials come from.
+_CREDENTIALS: Final = {
+    **dict.fromkeys(("s3", "s3a"), "AWS_PROFILE, AWS_ENDPOINT_URL and the like"),
+    **dict.fromkeys(("gs", "gcs"), "gcloud auth application-default login, GOOGLE_APPLICATION_CREDENTIALS"),
+}
 
 
 def photo_at(url: str, size: int = -1, mtime_ns: int = 0) -> Found:
@@ -27,8 +32,11 @@ def photo_at(url: str, size: int = -1, mtime_ns: int = 0) -> Found:
 
 
 def can_continue(urls: Sequence[str]) -> bool:
-    """Whether a listing that was broken off can go on behind the last name: S3 gives names in their order."""
-    return len(urls) == 1 and urls[0].startswith("s3://")
+    """Whether a listing that was broken off can go on behind the last name.
+
+    S3 and Google's store give names in their order, which is that of Python's strings.
+    """
+    return len(urls) == 1 and urls[0].startswith(("s3://", "gs://"))
 
 
 def find_remote(urls: Sequence[str], options: FindOptions, after: str | None = None) -> Iterator[Found]:
@@ -63,9 +71,10 @@ def _find(url: str, options: FindOptions, after: str | None) -> Iterator[Found]:
                 return
             options = _with_archives(url, options)
         empty = True
+        home = files.unstrip_protocol(path.rstrip("/"))  # gcs://bucket is gs://bucket
         for name, info in _names(files, path.rstrip("/"), after):
             empty = False
-            reason = _why_left_out(name.removeprefix(url), _size_and_change(info)[0], options)
+            reason = _why_left_out(name.removeprefix(home), _size_and_change(info)[0], options)
             if reason:
                 options.left_out[reason] += 1
             else:
@@ -76,9 +85,11 @@ def _find(url: str, options: FindOptions, after: str | None) -> Iterator[Found]:
                 yield photo_at(url, *_size_and_change(info))
     except ImageError as error:
         what = {"not_found": "there is nothing", "not_permitted": "may not be listed or read"}
+        known = _CREDENTIALS.get(url.partition("://")[0].lower())
         raise UsageError(
-            f"{url}: {what.get(error.code, error.message)}; check the name, the credentials and the endpoint "
-            "(AWS_PROFILE, AWS_ENDPOINT_URL and the like). Rows that were written are safe: --resume goes on"
+            f"{url}: {what.get(error.code, error.message)}; check the name, the credentials and the endpoint"
+            + (f" ({known})" if known else "")
+            + ". Rows that were written are safe: --resume goes on"
         ) from error
 
 
@@ -90,29 +101,55 @@ def _with_archives(url: str, options: FindOptions) -> FindOptions:
 def _names(files: Any, path: str, after: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the URL of every object below a path, with what the file system says about it."""
     protocol = files.protocol if isinstance(files.protocol, str) else files.protocol[0]
-    if protocol == "s3":
-        yield from _s3_names(files, path, after)
+    if (objects := _IN_PAGES.get(protocol)) is None:
+        for home, _, names in files.walk(path, detail=True, on_error="raise"):
+            for name in sorted(names):
+                yield files.unstrip_protocol(posixpath.join(home, name)), names[name]
         return
-    for home, _, names in files.walk(path, detail=True, on_error="raise"):
-        for name in sorted(names):
-            yield files.unstrip_protocol(posixpath.join(home, name)), names[name]
-
-
-def _s3_names(files: Any, path: str, after: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Page through a bucket in the order of its keys; s3fs itself would hold all of them."""
     bucket, _, prefix = path.partition("/")
-    asked = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else ""}
+    home = f"{protocol}://{bucket}/"
+    behind = None if after is None else after.removeprefix(home)
+    for key, info in objects(files, bucket, f"{prefix}/" if prefix else "", behind):
+        if not key.endswith("/"):  # what consoles make to show a folder
+            yield home + key, info
+
+
+def _s3_objects(
+    files: Any, bucket: str, prefix: str, after: str | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Page through a bucket in the order of its keys; s3fs itself would hold all of them."""
+    asked = {"Bucket": bucket, "Prefix": prefix}
     if after is not None:
-        asked["StartAfter"] = after.removeprefix(f"s3://{bucket}/")
+        asked["StartAfter"] = after
     while True:
         page = trying_again(lambda: files.call_s3("list_objects_v2", **asked))
         for entry in page.get("Contents", ()):
-            if not entry["Key"].endswith("/"):  # what consoles make to show a folder
-                yield f"s3://{bucket}/{entry['Key']}", entry
-        token = page.get("NextContinuationToken")
-        if not token:
+            yield entry["Key"], entry
+        if not (token := page.get("NextContinuationToken")):
             return
         asked["ContinuationToken"] = token
+
+
+def _gcs_objects(
+    files: Any, bucket: str, prefix: str, after: str | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Page through a bucket in the order of its keys; gcsfs itself would hold all of them."""
+    asked = {"maxResults": 1000, "fields": "items(name,size,updated),nextPageToken", "prefix": prefix}
+    if after is not None:
+        asked["startOffset"] = after
+    while True:
+        page = trying_again(lambda: files.call("GET", "b/{}/o", bucket, json_out=True, **asked))
+        for entry in page.get("items", ()):
+            if entry["name"] != after:  # the offset is the first name, not the one before it
+                changed = datetime.fromisoformat(entry["updated"])
+                yield entry["name"], {"size": entry["size"], "mtime": changed}
+        if not (token := page.get("nextPageToken")):
+            return
+        asked["pageToken"] = token
+
+
+#: Protocol -> lists the objects of a bucket below a prefix and behind a key, in the order of the keys.
+_IN_PAGES: Final = {"s3": _s3_objects, "gs": _gcs_objects}
 
 
 def _size_and_change(info: dict[str, Any]) -> tuple[int, int]:

@@ -76,7 +76,8 @@ def test_a_plan_that_was_broken_off_continues_where_the_kind_of_input_allows_it(
     plan = Plan(OutputFolder(str(tmp_path)))
     inputs = ("s3://bucket/a",)
     assert can_continue(inputs)
-    assert not can_continue(("gs://bucket/a",))
+    assert can_continue(("gs://bucket/a",))
+    assert not can_continue(("https://host/a",))
     assert not can_continue(("s3://bucket/b", *inputs))  # in the order of the user, not of the keys
     seen = []
     plan.extend(

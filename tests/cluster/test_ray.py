@@ -6,10 +6,12 @@ Ray takes some ten seconds to start, so all tests share one cluster.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 pytest.importorskip("ray", reason="needs Ray: pip install 'cascade-vision[ray]'")
 s3fs = pytest.importorskip("s3fs", reason="needs s3fs: pip install 'cascade-vision[ray]'")
@@ -34,13 +37,29 @@ from cascade.cluster.plan import part_name
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
 
 
+HAS_GOOGLE_SERVER = all(importlib.util.find_spec(name) for name in ("gcsfs", "gcp_storage_emulator"))
+
+
 @pytest.fixture(scope="module")
-def environment():
-    """Of every process of these tests: no statistics are sent, and S3 is a server on this machine."""
+def google_storage():
+    """What tells processes where a server of Google Cloud Storage is; nothing if there is none."""
+    if not HAS_GOOGLE_SERVER:
+        yield {}
+        return
+    import google_server
+
+    with google_server.serve() as address:
+        yield {"STORAGE_EMULATOR_HOST": address, **google_server.SETTINGS}
+
+
+@pytest.fixture(scope="module")
+def environment(google_storage):
+    """Of every process of these tests: no statistics are sent, and object stores are on this machine."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     kept = os.environ.copy()
+    os.environ |= google_storage
     os.environ |= {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_BACKEND_LOG_LEVEL": "fatal",
@@ -169,27 +188,68 @@ def test_photos_and_rows_in_s3(cluster, tiny_bundle, photo, tmp_path):
     assert (code, "plan/part-000003.parquet: is missing; begin again with --restart" in err) == (2, True), err
 
 
-def test_classifier_in_a_pipeline_of_ones_own(cluster, tiny_bundle, photo):
+@pytest.mark.skipif(
+    not HAS_GOOGLE_SERVER, reason="needs: pip install 'cascade-vision[gcs]' gcp-storage-emulator"
+)
+def test_photos_and_rows_in_google_storage(cluster, tiny_bundle, photo):
+    import gcsfs
+
+    files, colours = gcsfs.GCSFileSystem(), ["beach", "menu", "forest", "kitchen"] * 3
+    files.mkdir("archive")
+    for n, colour in enumerate(colours):
+        files.pipe_file(f"archive/photos/{n:02}.png", photo("one.png", colour).read_bytes())
+    files.pipe_file("archive/photos/bad.jpg", b"no image")
+    told = ["gs://archive/photos", "--engine", "ray", "--ray-address", cluster, "--part-size", "5"]
+    told += ["--output", "gs://archive/rows"]
+    code, err = finished(classify(*told, bundle=tiny_bundle))
+    assert (code, "13 photos in" in err) == (1, True), err
+    tables = [pq.read_table(files.open(f"archive/rows/{part_name(n)}")) for n in range(3)]
+    rows = [row for table in tables for row in table.to_pylist()]
+    wanted = [f"gs://archive/photos/{n:02}.png" for n in range(12)]
+    assert [row["path"] for row in rows] == [*wanted, "gs://archive/photos/bad.jpg"]
+    assert [row["label"] for row in rows] == [*colours, None]
+    files.rm_file("archive/rows/part-000001.parquet")
+    code, err = finished(classify(*told, "--resume", bundle=tiny_bundle))
+    assert (code, "5 photos in" in err, "8 were done before" in err) == (1, True, True), err
+    assert pq.read_table(files.open("archive/rows/part-000001.parquet")).to_pylist() == rows[5:10]
+
+
+def test_classifier_in_a_pipeline_of_ones_own(cluster, tiny_bundle, photo, tmp_path):
+    """As docs/clusters.md shows it: rows of paths, and the tar archives and Parquet files that hold bytes."""
     code = """
 import sys
 import ray
 from cascade.ray import Classifier
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
 ray.data.DataContext.get_current().enable_progress_bars = False
-paths = ray.data.from_items([{"path": path} for path in sys.argv[3:]])
-for batch_format in ("pyarrow", "default", "pandas"):
-    rows = paths.map_batches(
-        Classifier, fn_constructor_kwargs={"bundle": sys.argv[2]}, batch_format=batch_format, num_cpus=1,
-        compute=ray.data.ActorPoolStrategy(size=1),
+def labels(photos, batch_format="pyarrow", **options):
+    rows = photos.map_batches(
+        Classifier, fn_constructor_kwargs={"bundle": sys.argv[2], **options}, batch_format=batch_format,
+        num_cpus=1, compute=ray.data.ActorPoolStrategy(size=1),
     )
     print(sorted(row["label"] for row in rows.take_all()))
+paths = ray.data.from_items([{"path": path} for path in sys.argv[4:]])
+for batch_format in ("pyarrow", "default", "pandas"):
+    labels(paths, batch_format)
+photos = ray.data.read_webdataset(sys.argv[3] + "/shards", decoder=None)
+labels(photos, path_column="__key__", bytes_column="png")
+photos = ray.data.read_parquet(sys.argv[3] + "/parquet", columns=["image"])
+photos = photos.map_batches(lambda table: table.flatten(), batch_format="pyarrow")
+labels(photos, path_column="image.path", bytes_column="image.bytes")
 """
-    photos = [str(photo(f"{colour}.png", colour)) for colour in ("menu", "beach", "forest")]
+    photos = [photo(f"{colour}.png", colour) for colour in ("menu", "beach", "forest")]
+    for folder in ("shards", "parquet"):
+        (tmp_path / folder).mkdir()
+    with tarfile.open(tmp_path / "shards" / "0.tar", "w") as tar:
+        for path in photos:
+            tar.add(path, arcname=path.name)
+    images = [{"bytes": path.read_bytes(), "path": path.name} for path in photos]
+    pq.write_table(pa.table({"image": images}), tmp_path / "parquet" / "0.parquet")
     ran = subprocess.run(
-        [sys.executable, "-c", code, cluster, tiny_bundle, *photos],
+        [sys.executable, "-c", code, cluster, tiny_bundle, tmp_path, *photos],
         capture_output=True,
         text=True,
         check=False,
         timeout=150,
     )
-    assert ran.stdout.splitlines() == ["['beach', 'forest', 'menu']"] * 3, ran.stderr
+    assert ran.stdout.splitlines() == ["['beach', 'forest', 'menu']"] * 5, ran.stderr

@@ -175,10 +175,16 @@ def test_a_long_listing_takes_the_memory_of_a_page(monkeypatch):
         return {"Contents": contents, "NextContinuationToken": str(number + 1) if number < 7 else ""}
 
     monkeypatch.setattr(s3fs.S3FileSystem, "call_s3", page)
-    listing = photos_of(["s3://bucket/p"], FindOptions())
-    next(listing)  # what is loaded once
-    tracemalloc.start()
-    assert sum(1 for _ in listing) == 7_999
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 3 << 20, f"{peak:,} bytes"  # a page is about one; all of them would be eight
+
+    def peak():
+        listing = photos_of(["s3://bucket/p"], FindOptions())
+        next(listing)  # what is loaded once
+        tracemalloc.start()
+        try:
+            assert sum(1 for _ in listing) == 7_999
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    # A page is about one; all of them would be eight. Threads of other tests may allocate now and then.
+    assert min(peak() for _ in range(3)) < 3 << 20
