@@ -6,6 +6,8 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -20,9 +22,10 @@ from cascade.cluster.ray_engine import connected, run_parts
 from cascade.cluster.run import ClusterRun
 from cascade.cluster.run_folder import begin
 from cascade.errors import MissingExtraError, UsageError
-from cascade.imaging.files import FindOptions, printable
+from cascade.imaging.files import FindOptions, Found, printable
 from cascade.imaging.path_list import read_list
 from cascade.imaging.recognition import is_named_like_an_archive
+from cascade.prediction import ErrorInfo
 from cascade.runs.interrupt import Interrupt
 from cascade.runs.options import ClassifyOptions
 from cascade.runs.progress import Progress
@@ -33,6 +36,7 @@ from cascade.storage.fetching import is_url
 __all__ = ["classify_on_cluster"]
 
 _PART_SIZE: Final = 2000
+_ARCHIVES: Final = "tar archives and Parquet files with photos"
 
 
 def classify_on_cluster(options: ClassifyOptions, find: FindOptions, cascade: Cascade) -> int:
@@ -51,8 +55,9 @@ def classify_on_cluster(options: ClassifyOptions, find: FindOptions, cascade: Ca
     archive = next((path for path in options.paths if is_named_like_an_archive(path)), None)
     if archive is not None:
         raise UsageError(
-            f"{archive}: tar archives and Parquet files with photos are read on one machine; leave out "
-            "--engine, or read them with Ray Data and give the bytes to cascade.ray.Classifier"
+            f"{archive}: --engine ray does not read {_ARCHIVES}; leave out --engine to read it on this "
+            "machine (docs/archives.md), or have Ray Data read it and give the bytes to "
+            "cascade.ray.Classifier (docs/clusters.md)"
         )
     output = OutputFolder(options.output if is_url(options.output) else str(Path(options.output).resolve()))
     task = PartTask(
@@ -79,9 +84,7 @@ def _run(options: ClassifyOptions, find: FindOptions, output: OutputFolder, task
     run = ClusterRun(
         output,
         task,
-        read_list(sys.stdin.buffer, null=options.null, stopped=stopped)
-        if options.from_list
-        else options.paths,
+        _listed(options, stopped) if options.from_list else options.paths,
         find=find,
         part_size=size,
         stopped=stopped,
@@ -104,6 +107,13 @@ def _run(options: ClassifyOptions, find: FindOptions, output: OutputFolder, task
         click.echo("cascade: stopped; give the same command with --resume to go on", err=True)
         return interrupt.exit_code
     return int(any(part["errors"] for part in run.manifest()))
+
+
+def _listed(options: ClassifyOptions, stopped: Callable[[], bool]) -> Iterator[Found]:
+    """Yield the photos of the list on standard input; an archive in it is a row that says so."""
+    why = ErrorInfo("unsupported", f"--engine ray does not read {_ARCHIVES}; see docs/archives.md")
+    for found in read_list(sys.stdin.buffer, null=options.null, stopped=stopped):
+        yield replace(found, error=why) if is_named_like_an_archive(found.path) else found
 
 
 def _say_stopping() -> None:

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from cascade import __version__
+from cascade.bundle.manifest import find_bundle
 from cascade.cluster.options import PartitionOptions
 from cascade.cluster.output_folder import OutputFolder
 from cascade.cluster.part_guard import PartGuard
 from cascade.cluster.partition import Photo, Worker, open_worker
 from cascade.cluster.plan import Plan, part_name
-from cascade.errors import ImageError, OutputError, UsageError
+from cascade.errors import BundleError, ImageError, OutputError, UsageError
 from cascade.imaging.files import Found, readable
 from cascade.runs.arrow_rows import arrow_table
 from cascade.runs.rows import Row
@@ -68,7 +69,7 @@ def classify_part(task: PartTask, number: int) -> dict[str, Any]:
     Raises:
         UsageError: when this worker has another version of cascade.
         OutputError: when it does not see the folder of the run, or cannot write there.
-        BundleError: when it has another bundle.
+        BundleError: when it has no such bundle, or another one.
     """
     folder = OutputFolder(task.folder)
     _check_place(task, folder)
@@ -77,7 +78,7 @@ def classify_part(task: PartTask, number: int) -> dict[str, Any]:
     if (counts := part_counts(folder, number)) is not None:
         return counts
     started = time.perf_counter()
-    worker = open_worker(task.options)
+    worker = _open_worker(task.options)
     guard = PartGuard(folder, number, task.run)
     found = Plan(folder).photos(number)
     summary, rows = Summary(), []
@@ -160,6 +161,23 @@ def _check_place(task: PartTask, folder: OutputFolder) -> None:
             f"{task.folder}: {socket.gethostname()} does not see the output of this run there; give --output "
             "a folder that every machine sees under the same name, or a URL such as s3://bucket/rows"
         )
+
+
+def _open_worker(options: PartitionOptions) -> Worker:
+    host = socket.gethostname()
+    try:
+        if options.bundle is not None:
+            find_bundle(options.bundle)
+    except BundleError as error:
+        raise BundleError(
+            f"{options.bundle}: this worker, {host}, has no bundle there; copy the bundle to the same path "
+            "on every machine, or give --bundle a folder that every machine sees under the same name. The "
+            "shipped bundle needs neither: it comes with the package"
+        ) from error
+    try:
+        return open_worker(options)
+    except BundleError as error:
+        raise BundleError(f"worker {host}: {error}") from error
 
 
 def _rows(worker: Worker, found: list[Found], guard: PartGuard) -> Iterator[Row]:

@@ -174,6 +174,8 @@ class ClusterRun:
             names = ", ".join(map(printable, self._inputs)) if isinstance(self._inputs, tuple) else "the list"
             passed = ", ".join(f"{what} {number:,}" for what, number in self._find.left_out.items())
             advice = f" (passed over: {passed})" if passed else ""
+            if self._find.left_out["archives"]:
+                advice += "; archives are read on one machine, without --engine: docs/archives.md"
             raise UsageError(f"{names}: holds no photos; give a folder or a prefix that does{advice}")
         return totals
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 import types
 
@@ -92,12 +93,38 @@ def test_what_makes_no_sense_is_refused(on_cluster, photo, tmp_path, monkeypatch
     assert (ran.code, text in ran.err) == (2, True), ran.err
 
 
-def test_archives_and_nothing_are_refused(on_cluster, tmp_path):
+def test_nothing_to_classify_is_refused(on_cluster, tmp_path):
     (tmp_path / "empty").mkdir()
     ran, _ = on_cluster(tmp_path / "empty", "-o", tmp_path / "rows")
     assert (ran.code, "empty: holds no photos" in ran.err) == (2, True)
-    ran, _ = on_cluster("s3://bucket/shard.tar", "-o", tmp_path / "other")
-    assert (ran.code, "shard.tar: tar archives and Parquet files" in ran.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "name", ["s3://bucket/shard.tar", "gs://bucket/train.parquet", "a.tar.gz", "a.parquet"]
+)
+def test_an_archive_is_refused_and_the_message_says_what_to_do(on_cluster, tmp_path, name):
+    ran, _ = on_cluster(name, "-o", tmp_path / "rows")
+    assert (ran.code, ran.err.count("\n")) == (2, 1), ran.err
+    assert f"{name}: --engine ray does not read tar archives and Parquet files with photos" in ran.err
+    assert "leave out --engine to read it on this machine (docs/archives.md)" in ran.err
+    assert not (tmp_path / "rows").exists()
+
+
+def test_archives_in_a_folder_and_in_a_list(on_cluster, photo, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tar").write_bytes(b"")
+    ran, _ = on_cluster(tmp_path / "in", "-o", tmp_path / "rows")
+    assert (ran.code, "archives are read on one machine, without --engine: docs/archives.md" in ran.err) == (
+        2,
+        True,
+    ), ran.err
+    listed = f"{photo('b.png', 'beach')}\n{tmp_path / 'in' / 'a.tar'}\n"
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(listed.encode())))
+    ran, _ = on_cluster("-", "-o", tmp_path / "listed")
+    assert ran.code == 1
+    rows = pq.read_table(str(tmp_path / "listed")).to_pylist()
+    assert [(row["label"], row["error_code"]) for row in rows] == [("beach", None), (None, "unsupported")]
+    assert "docs/archives.md" in rows[1]["error_message"]
 
 
 def test_options_of_clusters_need_an_engine(run_cli, photo):
