@@ -1,12 +1,13 @@
 """Measures how well a source is recognised that nobody trained on.
 
-    python benchmarks/leave_one_source_out.py DATA [DATA ...] --recipes experts [--work DIR]
+    python benchmarks/leave_one_source_out.py DATA [DATA ...] --recipes experts [--work DIR] [--weights 1 0]
 
 For every source that shares at least two labels with the others: a linear classifier on frozen features of
 the general recipe's backbone is trained on the photos of all other sources and measured on those of this one.
-It is trained twice: with every photo contrasted with every label, and with contrasts within its own source
-only (`cascade.training.data.contrasts`). Only the split `train` is used, on both sides. The features are kept
-in the working folder.
+It is trained once for each weight of the contrasts with labels of other sources
+(`cascade.training.data.contrasts`): at 1 every photo is contrasted with every label, at 0 only with those
+that its own source holds. Only the split `train` is used, on both sides. The features are kept in the working
+folder.
 
 With ``--trained WORK`` the features are those of the network that `cascade train` left in WORK. It has seen
 every source; the figures then say how far the last layer depends on the source.
@@ -28,7 +29,7 @@ from rich.table import Table
 from cascade.evaluation.dataset import scan
 from cascade.evaluation.metrics import wilson_interval
 from cascade.training.data.cached_views import cache_plain
-from cascade.training.data.contrasts import excluded_labels
+from cascade.training.data.contrasts import excluded_labels, weighted_contrasts
 from cascade.training.data.sampling import sampling_chances
 from cascade.training.fit.backbone import backbone_file, build
 from cascade.training.recipe import Backbone, Recipe, Schedule, load_recipes
@@ -43,15 +44,13 @@ def linear_classifier(
     targets: npt.NDArray[np.int64],
     sources: list[str],
     recipe: Recipe,
-    contrasts: str,
+    weight: float,
 ) -> torch.nn.Module:
     """Train one layer on standardised features, photos drawn as the recipe says."""
     torch.manual_seed(recipe.train.seed)
     rng = np.random.default_rng(recipe.train.seed)
     labels = len(recipe.labels)
-    excluded = np.zeros((len(targets), labels), dtype=bool)
-    if contrasts == "within_source":
-        excluded = excluded_labels(targets, sources, labels)
+    excluded = torch.from_numpy(excluded_labels(targets, sources, labels))
     chances = sampling_chances(targets, sources, recipe.train)
     norm = torch.nn.BatchNorm1d(features.shape[1], affine=False)
     model = torch.nn.Sequential(norm, torch.nn.Linear(features.shape[1], labels))
@@ -60,7 +59,7 @@ def linear_classifier(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         rows = rng.choice(len(targets), BATCH, p=chances / chances.sum())
-        logits = model(torch.from_numpy(features[rows])).masked_fill(torch.from_numpy(excluded[rows]), -1e4)
+        logits = weighted_contrasts(model(torch.from_numpy(features[rows])), excluded[rows], weight)
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(targets[rows]))
         optimizer.zero_grad()
         loss.backward()
@@ -75,6 +74,7 @@ def main() -> None:
     parser.add_argument("--recipes", type=Path, default=Path("experts"))
     parser.add_argument("--work", type=Path, help="folder for features; a temporary one if not given")
     parser.add_argument("--trained", type=Path, help="working folder of a finished training")
+    parser.add_argument("--weights", type=float, nargs="+", default=[1.0, 0.0], metavar="W")
     given = parser.parse_args()
     general = load_recipes([given.recipes])[0]
     backbone = general.backbone
@@ -99,9 +99,10 @@ def main() -> None:
     sources = np.array([photo.collection for photo in photos])
 
     table = Table(title="share right on a source that was left out of training")
-    for name in ("source", "photos", "all contrasts", "within a source", "95 %"):
+    weights = [f"{weight:g}" for weight in given.weights]
+    for name in ("source", "photos", *weights, f"95 % of {weights[-1]}"):
         table.add_column(name, justify="left" if name == "source" else "right")
-    found: list[tuple[float, float]] = []
+    found: list[list[float]] = []
     names, counts = np.unique(sources, return_counts=True)
     for source in names[np.argsort(-counts)]:
         out = sources == source
@@ -110,14 +111,14 @@ def main() -> None:
         if known.sum() < LEAST or len(np.unique(y[known])) < 2:
             continue
         right = []
-        for contrasts in ("all", "within_source"):
-            model = linear_classifier(x[~out], y[~out], sources[~out].tolist(), recipe, contrasts)
+        for weight in given.weights:
+            model = linear_classifier(x[~out], y[~out], sources[~out].tolist(), recipe, weight)
             with torch.inference_mode():
                 predicted = model(torch.from_numpy(x[known])).argmax(1).numpy()
             right.append(int((predicted == y[known]).sum()))
         n = int(known.sum())
-        low, high = wilson_interval(right[1], n)
-        found.append((right[0] / n, right[1] / n))
+        low, high = wilson_interval(right[-1], n)
+        found.append([r / n for r in right])
         table.add_row(str(source), str(n), *(f"{r / n:.1%}" for r in right), f"{low:.1%} to {high:.1%}")
     table.add_section()
     table.add_row("mean over sources", "", *(f"{value:.1%}" for value in np.mean(found, axis=0)))

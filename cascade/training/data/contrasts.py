@@ -8,12 +8,18 @@ l: there that contrast is learned through one lens. A contrast that no source ho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-__all__ = ["excluded_labels"]
+__all__ = ["excluded_labels", "weighted_contrasts"]
+
+#: Logit of a label that is left out. Finite: a target of 0 times minus infinity would be no number.
+_EXCLUDED: Final = -1e4
 
 
 def excluded_labels(
@@ -31,3 +37,16 @@ def excluded_labels(
     holds[which, targets] = True
     together = (holds.T.astype(np.int64) @ holds) > 0  # (K, K): some source holds both
     return np.asarray(~holds[which] & together[targets])
+
+
+def weighted_contrasts(logits: torch.Tensor, excluded: torch.Tensor, weight: float = 0.0) -> torch.Tensor:
+    """Return logits (B, K) in which excluded labels count ``weight`` times as much in the softmax.
+
+    Args:
+        logits: (B, K).
+        excluded: bool (B, K), see `excluded_labels`.
+        weight: 0 leaves the labels out, 1 changes nothing.
+    """
+    if not weight:
+        return logits.masked_fill(excluded, _EXCLUDED)
+    return logits + excluded * math.log(weight)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from cascade.training.data.contrasts import excluded_labels
+torch = pytest.importorskip("torch", reason="needs the extra `train`")
+
+from cascade.training.data.contrasts import excluded_labels, weighted_contrasts
 
 BAR, BEDROOM, BEER = 0, 1, 2
 
@@ -31,3 +34,15 @@ def test_the_right_label_is_never_left_out_and_one_source_leaves_nothing_out() -
     excluded = excluded_labels(targets, sources, 6)
     assert not excluded[np.arange(200), targets].any()
     assert not excluded_labels(targets, ["one"] * 200, 6).any()
+
+
+def test_a_label_left_out_counts_as_much_as_its_weight_says() -> None:
+    logits, excluded = torch.tensor([[2.0, 1.0, -1.0]]), torch.tensor([[False, True, False]])
+    odds = {
+        weight: weighted_contrasts(logits, excluded, weight).softmax(1)[0, 1]
+        / weighted_contrasts(logits, excluded, weight).softmax(1)[0, 0]
+        for weight in (0.0, 0.25, 1.0)
+    }
+    assert float(odds[0.0]) == 0
+    assert float(odds[0.25]) == pytest.approx(0.25 * float(odds[1.0]))
+    assert torch.equal(weighted_contrasts(logits, excluded, 1.0), logits)
