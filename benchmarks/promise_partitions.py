@@ -39,7 +39,6 @@ from cascade.evaluation.dataset import Photo, scan
 from cascade.evaluation.guarantee_check import check_label_sets
 from cascade.evaluation.labelled_answers import label_answers
 from cascade.labels import NOT_MINE
-from cascade.policy import in_scope
 from cascade.training.calibration.arbiter import arbitrate
 from cascade.training.calibration.cross_fitting import calibrate
 from cascade.training.calibration.guarantees import fit_guarantees
@@ -136,6 +135,8 @@ def one_partition(bundle: Bundle, arrays: dict[str, np.ndarray], seed: int, numb
             arrays["stranger general"],
             arrays["stranger embedding"],
             tuple(arrays["stranger sources"].tolist()),
+            arrays["stranger calibration"],
+            {name: arrays[f"stranger expert {name}"] for name in own},
         )
     order = np.random.default_rng([seed, number]).permutation(n)
     first = int(arrays["calibration"].sum())
@@ -154,14 +155,15 @@ def one_partition(bundle: Bundle, arrays: dict[str, np.ndarray], seed: int, numb
         deferred = gain > fitted.default.cost_weight * np.asarray(costs)
     probabilities = arbitrate(fitted.arbiter, test, tree, own, deferred)
     scores = run_scope(made.scope, known.logits[theirs], known.embedding[theirs])
-    inside = in_scope(scores, made.point.scope_threshold)
-    answers = label_answers(probabilities, test.targets, inside, tree)
+    answers = label_answers(probabilities, test.targets, scores, tree)
     promised = {}
     for share in SHARES:
         if made.promise is None or share < made.promise.smallest:
             continue
         point = made.promise.operating_point(share)
-        counts = answers.counts(np.array([point.leaf_threshold]), np.array([point.parent_threshold]))
+        counts = answers.counts(
+            np.array([point.leaf_threshold]), np.array([point.parent_threshold]), point.scope_threshold
+        )
         found = {name: int(values[0]) for name, values in counts._asdict().items()}
         promised[share] = found | {"photos": len(theirs)}
     sets = {

@@ -101,8 +101,12 @@ def best_of(probabilities: Floats, tree: LabelTree) -> Best:
     return Best(leaves.argmax(1), leaves.max(1), parents.argmax(1), parents.max(1))
 
 
-def in_scope(score: Any, threshold: float | None) -> Any:
-    """Return whether scope scores, a number or an array, are at most the threshold; nan is out of scope.
+def in_scope(score: Any, threshold: Any) -> Any:
+    """Return whether scope scores are at most the threshold; nan is out of scope.
+
+    Args:
+        score: a number or an array.
+        threshold: a number, an array that is broadcast against the score, or None for no threshold.
 
     Raises:
         UsageError: when there is a threshold and no score.

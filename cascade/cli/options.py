@@ -92,8 +92,8 @@ out_of_scope_option: Final = click.option(
     "--out-of-scope",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Photos that are none of the labels, as KIND/FILE or train/KIND/FILE: the bundle answers photos "
-    "like them less often.",
+    help="Photos that are none of the labels, as KIND/FILE or {train,calibration}/KIND/FILE: the bundle "
+    "answers photos like them less often, and the less often the smaller --max-error is.",
 )
 
 label_map_option: Final = click.option(

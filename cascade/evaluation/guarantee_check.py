@@ -134,7 +134,9 @@ def check_errors(
     name: str, answers: LabelledAnswers, point: OperatingPoint, changed: float = 0.0
 ) -> ErrorCheck:
     """Compare what an operating point promises with what it does; the arguments are those of `ErrorCheck`."""
-    counts = answers.counts(np.array([point.leaf_threshold]), np.array([point.parent_threshold]))
+    counts = answers.counts(
+        np.array([point.leaf_threshold]), np.array([point.parent_threshold]), point.scope_threshold
+    )
     answered, labels, wrong, outside = (int(values[0]) for values in counts)
     n = len(answers)
     return ErrorCheck(
@@ -206,11 +208,10 @@ def check_guarantees(
         progress: called with the corrupted photos done and their number.
     """
     tree, point = cascade.bundle.tree, cascade.operating_point
-    inside = in_scope(scope_score, point.scope_threshold)
-    answers = label_answers(probabilities, targets, inside, tree)
+    answers = label_answers(probabilities, targets, scope_score, tree)
     rows = [check_errors(AS_THEY_ARE, answers, point)]
     before = np.asarray(probabilities.argmax(axis=1))
-    labelled = answers.inside & (answers.leaf >= point.leaf_threshold)
+    labelled = in_scope(scope_score, point.scope_threshold) & (answers.leaf >= point.leaf_threshold)
     places = np.unique(np.linspace(0, len(photos) - 1, min(corrupted, len(photos))).round().astype(int))
     total, done = len(places) * len(CORRUPTIONS), 0
     with ThreadPoolExecutor(cascade.workers, thread_name_prefix="cascade") as pool:
@@ -248,8 +249,8 @@ def _corrupted(
     """Classify some photos after a change; return the answers and the most probable labels, (n,)."""
     changed = [change(load_image(photos[i].path, max_pixels=cascade.max_pixels)) for i in places]
     outputs = cascade.run_stages(cascade.prepare_photos(changed).inputs, ask="router")
-    inside = in_scope(outputs.scope_score, cascade.operating_point.scope_threshold)
-    answers = label_answers(outputs.probabilities, targets[places], inside, cascade.bundle.tree)
+    tree = cascade.bundle.tree
+    answers = label_answers(outputs.probabilities, targets[places], outputs.scope_score, tree)
     return answers, np.asarray(outputs.probabilities.argmax(axis=1))
 
 
@@ -257,6 +258,6 @@ def _joined(parts: Sequence[LabelledAnswers]) -> LabelledAnswers:
     return LabelledAnswers(
         *(
             np.concatenate([getattr(part, name) for part in parts])
-            for name in ("leaf", "leaf_right", "parent", "parent_right", "inside")
+            for name in ("leaf", "leaf_right", "parent", "parent_right", "score")
         )
     )

@@ -53,9 +53,9 @@ class BudgetPoint(Validated, frozen=True):
         if self.promise is None:
             if self.operating_point.max_error is not None:
                 raise BundleError(f"budget {self.budget:g}: promises an error without a promise")
-        elif (self.promise.cost_weight, self.promise.scope_threshold) != (
-            self.operating_point.cost_weight,
-            self.operating_point.scope_threshold,
+        elif (
+            self.promise.cost_weight != self.operating_point.cost_weight
+            or self.operating_point.scope_threshold not in self.promise.scope_thresholds
         ):
             raise BundleError(f"budget {self.budget:g}: the promise was tested at another operating point")
 

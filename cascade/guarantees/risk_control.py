@@ -21,11 +21,15 @@ __all__ = ["Promise", "PromisePoint"]
 
 
 class PromisePoint(NamedTuple):
-    """The thresholds with which at most ``max_error`` of the answers is wrong."""
+    """The thresholds with which at most ``max_error`` of the answers is wrong.
+
+    ``scope_threshold`` is that of the promise where it is None.
+    """
 
     max_error: OpenShare
     leaf_threshold: Share
     parent_threshold: Share
+    scope_threshold: float | None = None
 
 
 class Promise(Validated, frozen=True):
@@ -36,8 +40,9 @@ class Promise(Validated, frozen=True):
         photos: number of photos that the promises were tested on; nothing else was fitted on them.
         method: the test, in words.
         cost_weight: that of the test; the promise holds only when experts are asked with it.
-        scope_threshold: that of the test; None if the bundle has no scope stage.
-        curve: by rising ``max_error``, thresholds never rising. Between two points the lower one holds.
+        scope_threshold: the largest of the test; None if the bundle has no scope stage.
+        curve: by rising ``max_error``; thresholds of labels and parents never rise. Between two points the
+            lower one holds.
 
     Raises:
         BundleError: when a value makes no sense.
@@ -57,11 +62,19 @@ class Promise(Validated, frozen=True):
                 raise BundleError(f"promise: max_error does not rise after {before.max_error}")
             if after[1] > before[1] or after[2] > before[2]:
                 raise BundleError(f"promise: a threshold rises at max_error {after.max_error}")
+        limits = [point.scope_threshold for point in self.curve if point.scope_threshold is not None]
+        if limits and (self.scope_threshold is None or max(limits) > self.scope_threshold):
+            raise BundleError("promise: a scope threshold of the curve is above its scope_threshold")
 
     @property
     def smallest(self) -> float:
         """The smallest ``max_error`` that can be promised."""
         return self.curve[0].max_error
+
+    @property
+    def scope_thresholds(self) -> set[float | None]:
+        """Every scope threshold that was tested."""
+        return {self.scope_threshold, *(self._point(point).scope_threshold for point in self.curve)}
 
     def operating_point(self, max_error: float) -> OperatingPoint:
         """Return the operating point for a share of wrong answers.
@@ -87,6 +100,6 @@ class Promise(Validated, frozen=True):
             leaf_threshold=point.leaf_threshold,
             parent_threshold=point.parent_threshold,
             cost_weight=self.cost_weight,
-            scope_threshold=self.scope_threshold,
+            scope_threshold=self.scope_threshold if point.scope_threshold is None else point.scope_threshold,
             max_error=point.max_error,
         )

@@ -133,7 +133,10 @@ def _check_splits(dataset: Dataset, labels: Iterable[str]) -> None:
 
 
 def strangers_in(folder: Path, work: Path) -> Dataset:
-    """Find photos that are none of the labels: FOLDER/train/KIND/FILE, or all of FOLDER/KIND/FILE.
+    """Find photos that are none of the labels: FOLDER/{train,calibration}/KIND/FILE, or FOLDER/KIND/FILE.
+
+    Those of `train` are learned from, those of `calibration` limit how many strangers are answered; photos
+    of `test` are left for measuring.
 
     Args:
         folder: the names of the kinds do not matter.
@@ -143,7 +146,7 @@ def strangers_in(folder: Path, work: Path) -> Dataset:
         DataError: when there is no photo.
     """
     found = readable(scan(folder), work / "out_of_scope")
-    photos = found.split("train") if (folder / "train").is_dir() else found.photos
+    photos = (*found.split("train"), *found.split("calibration"))
     if not photos:
         raise DataError(f"{folder}: has no photos that are none of the labels; expected KIND/FILE below it")
     return Dataset(found.folder, photos, found.dropped)

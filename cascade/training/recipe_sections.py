@@ -91,7 +91,9 @@ class Schedule(Section, frozen=True):
     label_balance: Share = 1.0  # with "sampling": 1 shows every label equally often, 0 as often as it occurs
     source_balance: Share = 0.0  # with "sampling": likewise for the sources of the photos
     emphasis: dict[str, float] = msgspec.field(default_factory=dict)  # ... and a source this much more often
+    restart_teacher: _Below1 = 0.0  # of what is learned from then on: what the weights before it say
     contrasts: _Contrasts = "all"  # "within_source": see `cascade.training.data.contrasts`
+    contrast_weight: _Below1 = 0.0  # ... and how much a label left out still counts, from `restart_at` on
     head_epochs: NonNegative = 0.0  # only the classifier learns: LP-FT, Kumar et al. 2022, arXiv 2202.10054
     mixup: NonNegative = 0.2  # alpha of mixup, 0 = off; mixed where the frozen part ends
     cutmix: NonNegative = 0.0  # alpha of cutmix, 0 = off; with both, a batch gets one or the other

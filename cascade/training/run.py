@@ -80,7 +80,7 @@ def train(
         data, recipes, work, only=only, device=device, settings=settings, label_map=label_map
     )
     strangers = None if out_of_scope is None else strangers_in(out_of_scope, work)
-    project = dataclasses.replace(project, outliers=() if strangers is None else strangers.photos)
+    project = dataclasses.replace(project, outliers=() if strangers is None else strangers.split("train"))
     options = BundleOptions(name or out.name, version, max_error, int8, strangers)
     with TrainingLog(tracker=_tracker(project, wandb)) as log:
         project.introduce(log)

@@ -38,14 +38,14 @@ PROBABILITIES = np.array(
     ]
 )
 TARGETS = np.array([0, 1, 1, 2, 0, 0])
-INSIDE = np.array([True] * 5 + [False])
+SCORES = np.array([0.0] * 5 + [2.0])
 
 
 def test_counts_by_hand() -> None:
     row = check_errors(
         "by hand",
-        label_answers(PROBABILITIES, TARGETS, INSIDE, TREE),
-        OperatingPoint(0.8, 0.85, 0, None, 0.1),
+        label_answers(PROBABILITIES, TARGETS, SCORES, TREE),
+        OperatingPoint(0.8, 0.85, 0, 1.0, 0.1),
     )
     assert (row.photos, row.answered, row.wrong, row.error) == (6, 4, 2, 0.5)
     shares = (row.labels, row.parents, row.unknown, row.out_of_scope)
@@ -58,7 +58,7 @@ def test_counts_agree_with_the_policy() -> None:
     probabilities, targets = rng.dirichlet(np.full(4, 0.3), 500), rng.integers(0, 4, 500)
     scores = rng.random(500)
     point = OperatingPoint(0.7, 0.8, 0.0, 0.9, 0.5)
-    row = check_errors("", label_answers(probabilities, targets, scores <= 0.9, TREE), point)
+    row = check_errors("", label_answers(probabilities, targets, scores, TREE), point)
     answers = [decide(p, TREE, point, float(s)) for p, s in zip(probabilities, scores, strict=True)]
     truth = [TREE.labels[t] for t in targets]
     wrong = [a.label not in (t, TREE.parent_of[t], "unknown") for a, t in zip(answers, truth, strict=True)]
@@ -72,7 +72,7 @@ def many(wrong: int, answered: int, promised: float | None) -> ErrorCheck:
     probabilities = np.tile([1.0, 0.0, 0.0, 0.0], (answered, 1))
     targets = np.where(np.arange(answered) < wrong, 2, 0)
     return check_errors(
-        "", label_answers(probabilities, targets, True, TREE), OperatingPoint(0.5, 0.5, 0, None, promised)
+        "", label_answers(probabilities, targets, None, TREE), OperatingPoint(0.5, 0.5, 0, None, promised)
     )
 
 
@@ -85,7 +85,7 @@ def test_only_what_chance_does_not_explain_is_broken() -> None:
 
 def test_nobody_answered_is_no_error() -> None:
     row = check_errors(
-        "", label_answers(PROBABILITIES, TARGETS, False, TREE), OperatingPoint(0.5, 0.5, 0, None, 0.1)
+        "", label_answers(PROBABILITIES, TARGETS, SCORES + 2, TREE), OperatingPoint(0.5, 0.5, 0, 1.0, 0.1)
     )
     assert np.isnan(row.error)
     assert not row.broken

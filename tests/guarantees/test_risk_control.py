@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -68,6 +69,14 @@ def test_what_is_no_share_is_refused(asked: float) -> None:
         PROMISE.operating_point(asked)
 
 
+def test_a_share_may_have_a_scope_of_its_own() -> None:
+    narrow = msgspec.structs.replace(PROMISE, curve=(PromisePoint(0.03, 0.95, 0.9, 1.0), *PROMISE.curve[1:]))
+    assert PROMISE.scope_threshold is not None
+    assert narrow.operating_point(0.04).scope_threshold == 1.0 < PROMISE.scope_threshold
+    assert narrow.operating_point(0.1).scope_threshold == PROMISE.scope_threshold
+    assert Promise.from_dict(json.loads(json.dumps(narrow.to_dict()))) == narrow
+
+
 def test_promises_survive_json() -> None:
     assert Promise.from_dict(json.loads(json.dumps(PROMISE.to_dict()))) == PROMISE
 
@@ -82,7 +91,8 @@ def test_promises_survive_json() -> None:
         ({"curve": [[0.1, 0.5, 0.5], [0.1, 0.4, 0.4]]}, "max_error does not rise after 0.1"),
         ({"curve": [[0.1, 0.5, 0.5], [0.2, 0.6, 0.4]]}, "a threshold rises at max_error 0.2"),
         ({"curve": [[0.1, 0.5, 0.5], [0.2, 0.5, 0.6]]}, "a threshold rises at max_error 0.2"),
-        ({"curve": [[0.1, 0.5]]}, r"curve\[0\] is \[0.1, 0.5\]; expected `array` of length 3"),
+        ({"curve": [[0.1, 0.5]]}, r"curve\[0\] is \[0.1, 0.5\]; expected `array` of length 3 to 4"),
+        ({"curve": [[0.1, 0.5, 0.5, 99.0]]}, "a scope threshold of the curve is above its scope_threshold"),
         ({"photos": "many"}, "photos is 'many'; expected `int`"),
     ],
 )

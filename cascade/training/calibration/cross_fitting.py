@@ -11,6 +11,7 @@ The split `test` is never seen here.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,9 @@ class Calibration:
     """Everything that was fitted.
 
     Attributes:
+        tree: the bundle's labels.
+        experts: expert -> its labels, without "not mine".
+        costs: (E,), of every expert, in units of one run of the general model.
         arbiter: numbers of `arbiter.onnx`.
         router: numbers of `router.onnx`; None without experts.
         fit_rows: places of the F photos that fitted arbiter and router.
@@ -72,6 +76,9 @@ class Calibration:
         summary: how the fit went, for metrics.json and the card.
     """
 
+    tree: LabelTree
+    experts: Mapping[str, Sequence[str]]
+    costs: Float64s
     arbiter: ArbiterParameters
     router: RouterParameters | None
     fit_rows: Ints
@@ -79,6 +86,16 @@ class Calibration:
     default: BudgetStep
     dial: tuple[BudgetStep, ...]
     summary: dict[str, Any]
+
+    def answers(self, logits: StageLogits, cost_weight: float) -> Float64s:
+        """Return probabilities (N, L) of other photos; nobody is asked where the experts said nothing."""
+        nobody = np.zeros((len(logits.general), len(self.experts)), np.bool_)
+        if self.router is None or not logits.experts:
+            silent = {name: np.zeros((len(nobody), len(own) + 1)) for name, own in self.experts.items()}
+            said = dataclasses.replace(logits, experts=silent)
+            return arbitrate(self.arbiter, said, self.tree, self.experts, nobody)
+        asked = expected_gain(self.router, logits, self.tree, self.experts) > cost_weight * self.costs
+        return arbitrate(self.arbiter, logits, self.tree, self.experts, asked)
 
 
 def cut(targets: Ints, seed: int) -> tuple[Ints, Ints]:
@@ -114,6 +131,7 @@ def calibrate(
     arbiter = fit_arbiter(fit, tree, experts)
     folds, answers = cross_fit(fit, tree, experts, seed)
     prices, n = np.asarray(costs, dtype=np.float64), len(fit_rows)
+    bundle = tree, experts, prices
 
     def ask(budget: float, cost_weight: float, deferred: Bools, held_out_deferred: Bools) -> BudgetStep:
         probabilities = answers(deferred)
@@ -129,13 +147,10 @@ def calibrate(
         np.zeros((len(rows), len(experts)), np.bool_) for rows in (fit_rows, held_out_rows)
     )
     never = ask(0.0, 0.0, nobody, nobody_held_out)
-    summary: dict[str, Any] = {
-        "fit_photos": n,
-        "held_out_photos": len(held_out_rows),
-        "arbiter": arbiter.to_dict(),
-    }
+    summary: dict[str, Any] = {"fit_photos": n, "held_out_photos": len(held_out_rows)}
+    summary["arbiter"] = arbiter.to_dict()
     if not experts:
-        return Calibration(arbiter, None, fit_rows, held_out_rows, never, (), summary)
+        return Calibration(*bundle, arbiter, None, fit_rows, held_out_rows, never, (), summary)
     router, gain = fit_router(fit, tree, experts, arbiter.temperature, folds, answers)
     held_out_gain = expected_gain(router, held_out, tree, experts)
     dial = tuple(
@@ -151,7 +166,7 @@ def calibrate(
         "chosen": _described(default),
         "curve": [_described(step) for step in dial],
     }
-    return Calibration(arbiter, router, fit_rows, held_out_rows, default, dial, summary)
+    return Calibration(*bundle, arbiter, router, fit_rows, held_out_rows, default, dial, summary)
 
 
 def _described(step: BudgetStep) -> dict[str, float]:

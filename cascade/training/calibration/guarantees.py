@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from cascade.guarantees.conformal_sets import LabelSets
 from cascade.guarantees.drift import Reference
 from cascade.guarantees.risk_control import Promise
 from cascade.labels import LabelTree
-from cascade.policy import OperatingPoint, in_scope
+from cascade.policy import OperatingPoint, best_of, in_scope
 from cascade.training.calibration.conformal_sets import fit_label_sets
 from cascade.training.calibration.cross_fitting import BudgetStep, Calibration
 from cascade.training.calibration.out_of_distribution import (
@@ -37,7 +38,9 @@ from cascade.training.calibration.out_of_distribution import (
 )
 from cascade.training.calibration.outlier_exposure import METHOD_WITH_STRANGERS, Strangers, exposed
 from cascade.training.calibration.risk_control import default_point, fit_promise
+from cascade.training.calibration.scope_limits import StrangeAnswers
 from cascade.training.calibration.sources import promised_collections, rows_of
+from cascade.training.calibration.stage_logits import StageLogits
 
 __all__ = ["Guarantees", "fit_guarantees"]
 
@@ -90,11 +93,11 @@ def fit_guarantees(
     """
     fit, held_out = known.rows(calibration.fit_rows), known.rows(calibration.held_out_rows)
     scope, limit, fit_scores, scope_scores = _fit_scope(fit, held_out, seed, metadata, strangers)
+    strange = partial(_strange_answers, calibration, scope=scope, strangers=strangers)
 
     def tested(step: BudgetStep) -> tuple[Promise | None, OperatingPoint, LabelledAnswers]:
-        inside = in_scope(scope_scores, limit)
-        held_out_answers = label_answers(step.held_out_probabilities, held_out.targets, inside, tree)
-        fit_answers = label_answers(step.fit_probabilities, fit.targets, in_scope(fit_scores, limit), tree)
+        held_out_answers = label_answers(step.held_out_probabilities, held_out.targets, scope_scores, tree)
+        fit_answers = label_answers(step.fit_probabilities, fit.targets, fit_scores, tree)
         promise = fit_promise(
             fit_answers,
             held_out_answers,
@@ -102,6 +105,7 @@ def fit_guarantees(
             max_error=max_error,
             cost_weight=step.cost_weight,
             scope_threshold=limit,
+            strangers=strange(step),
         )
         return promise, default_point(promise, max_error, step.cost_weight, limit), held_out_answers
 
@@ -111,21 +115,20 @@ def fit_guarantees(
     for step in calibration.dial:
         own, own_point, _ = (promise, point, held_out_answers) if step is default else tested(step)
         steps.append(_budget_point(step, own, own_point))
-    summary = {
-        "scope": None if scope_scores is None else _kept(scope_scores, limit, strangers),
-        "promise": _describe(promise, point, held_out_answers),
-    }
     return Guarantees(
         scope=scope,
         point=point,
         promise=promise,
         budget=BudgetCurve(default.budget, tuple(steps)) if steps else None,
         label_sets=fit_label_sets(
-            (default.fit_probabilities, fit.targets),
-            (default.held_out_probabilities, held_out.targets),
+            (default.fit_probabilities, fit.targets), (default.held_out_probabilities, held_out.targets)
         ),
         reference=_reference(default, scope_scores, tree),
-        summary=summary,
+        summary={
+            "scope": None if scope_scores is None else _kept(scope_scores, limit, strangers),
+            "strangers": _answered_strangers(strange(default), promise, point),
+            "promise": _describe(promise, point, held_out_answers),
+        },
     )
 
 
@@ -168,12 +171,37 @@ def _fit_scope(
     """Return the scope stage, its threshold, and the scores of both parts; nothing with too few photos."""
     if len(fit.targets) < FEWEST_KNOWN:
         return None, None, None, None
-    add_score = mahalanobis if strangers is None else exposed(strangers)
+    add_score = mahalanobis if strangers is None else exposed(strangers.part(held_out=False))
     scope = scope_graph(fit, metadata, add_score)
     fit_scores = cross_fitted_scores(fit, seed, add_score)
     # Rounded upwards to what bundle.json says, before anything is tested with it.
     limit = math.ceil(float(np.quantile(fit_scores, KEPT)) * 1e6) / 1e6
     return scope, limit, fit_scores, run_scope(scope, held_out.logits, held_out.embedding)
+
+
+def _strange_answers(
+    calibration: Calibration, step: BudgetStep, scope: onnx.ModelProto | None, strangers: Strangers | None
+) -> StrangeAnswers | None:
+    """Return what is said of strangers that fitted nothing; None without any."""
+    held_out = None if strangers is None else strangers.part(held_out=True)
+    if scope is None or held_out is None or not len(held_out.logits):
+        return None
+    logits = StageLogits(held_out.logits, held_out.experts, np.zeros(len(held_out.logits), np.int64))
+    best = best_of(calibration.answers(logits, step.cost_weight), calibration.tree)
+    score = run_scope(scope, held_out.logits, held_out.embedding)
+    return StrangeAnswers(best.leaf_confidence, best.parent_confidence, score.astype(np.float64))
+
+
+def _answered_strangers(
+    strange: StrangeAnswers | None, promise: Promise | None, point: OperatingPoint
+) -> dict[str, Any] | None:
+    """Return the shares of strangers that are answered by default and at the smallest promise."""
+    if strange is None:
+        return None
+    found: dict[str, Any] = {"photos": len(strange.score), "answered": strange.answered(point)}
+    if promise is not None:
+        found["answered_at_smallest"] = strange.answered(promise.operating_point(promise.smallest))
+    return found
 
 
 def _kept(scope_scores: Float32s, limit: float | None, strangers: Strangers | None) -> dict[str, Any]:
@@ -185,7 +213,9 @@ def _kept(scope_scores: Float32s, limit: float | None, strangers: Strangers | No
 def _describe(
     promise: Promise | None, point: OperatingPoint, held_out_answers: LabelledAnswers
 ) -> dict[str, Any]:
-    counts = held_out_answers.counts(np.array([point.leaf_threshold]), np.array([point.parent_threshold]))
+    counts = held_out_answers.counts(
+        np.array([point.leaf_threshold]), np.array([point.parent_threshold]), point.scope_threshold
+    )
     labels, answered = float(counts.labels[0]), float(counts.answered[0])
     n = len(held_out_answers)
     return {

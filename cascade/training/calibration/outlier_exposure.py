@@ -11,8 +11,8 @@ Strangers are told from photos of their own sources where there are any, so that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cascade.arrays import Float64s, Floats
+from cascade.arrays import Bools, Float64s, Floats
 from cascade.evaluation.dataset import collection_of
 from cascade.export.nodes import Nodes
 from cascade.training.calibration.out_of_distribution import (
@@ -52,11 +52,24 @@ class Strangers:
         logits: (M, L).
         embedding: (M, D).
         sources: of the M photos.
+        held_out: (M,), photos that the score is not built from; they say how strange a photo may be where
+            few wrong answers are promised. None holds out nothing.
+        experts: expert -> (M, K + 1) logits; empty if none was asked.
     """
 
     logits: Floats
     embedding: Floats
     sources: tuple[str, ...]
+    held_out: Bools | None = None
+    experts: Mapping[str, Floats] = field(default_factory=dict)
+
+    def part(self, *, held_out: bool) -> Strangers:
+        """Return the photos that are held out, or the others."""
+        kept = np.zeros(len(self.logits), bool) if self.held_out is None else self.held_out
+        rows = np.flatnonzero(kept == held_out)
+        sources = tuple(self.sources[row] for row in rows)
+        experts = {name: logits[rows] for name, logits in self.experts.items()}
+        return Strangers(self.logits[rows], self.embedding[rows], sources, experts=experts)
 
 
 def exposed(strangers: Strangers, scores: Sequence[AddScore] = (neighbours,)) -> AddScore:

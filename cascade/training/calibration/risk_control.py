@@ -28,6 +28,10 @@ from cascade.arrays import Float64s, Floats, Ints
 from cascade.evaluation.labelled_answers import Counts, LabelledAnswers
 from cascade.guarantees.risk_control import Promise, PromisePoint
 from cascade.policy import OperatingPoint
+from cascade.training.calibration.scope_limits import StrangeAnswers, scope_limits
+
+#: Scope threshold of every share and every pair, (S, K), or one for all.
+Limits = Float64s | float | None
 
 __all__ = ["CONFIDENCE", "LEVEL", "default_point", "fit_promise"]
 
@@ -45,6 +49,8 @@ _SLOPES: Final = (1.0, 0.75, 0.5, 0.35, 0.25, 1.5, 2.0)
 _WORTH_OF_PARENT: Final = 0.5
 #: A larger share of wrong answers is no promise that helps anybody.
 _WORTHLESS: Final = 0.5
+#: The scope never gets so narrow that a smaller share of the photos with labels is inside.
+_FEWEST_INSIDE: Final = 0.5
 #: Steps of the path: answered shares and shares of labels of the fit part.
 _STEPS: Final = 80
 _METHOD: Final = (
@@ -60,6 +66,7 @@ def fit_promise(
     max_error: float,
     cost_weight: float,
     scope_threshold: float | None,
+    strangers: StrangeAnswers | None = None,
     groups: Mapping[str, tuple[LabelledAnswers, LabelledAnswers]] | None = None,
 ) -> Promise | None:
     """Test which shares of wrong answers can be promised.
@@ -70,6 +77,8 @@ def fit_promise(
         max_error: the share for which the path is made to give the most answers.
         cost_weight: when experts were asked.
         scope_threshold: which photos count as out of scope.
+        strangers: photos that are none of the labels; the fewer wrong answers are promised, the fewer of them
+            may be answered, see `scope_limits`. None leaves the scope threshold as it is.
         groups: name -> (fit, held out), of photos among these for which the promise must hold by itself,
             down to the smallest share that they can prove.
 
@@ -78,26 +87,25 @@ def fit_promise(
     """
     pairs = [(fit, held_out), *(groups or {}).values()]
     leaf, parent = min(
-        (_path(fit, slope) for slope in _SLOPES), key=lambda path: -_worth(pairs, path, max_error)
+        (_path(fit, slope) for slope in _SLOPES),
+        key=lambda path: -_worth(pairs, path, max_error, scope_threshold),
     )
-    passed = _passed(pairs, leaf, parent, below=1.0, most=len(leaf) - 1)
+    limits: Limits = scope_threshold
+    if strangers is not None and scope_threshold is not None:
+        narrowest = round(float(np.quantile(fit.score, _FEWEST_INSIDE)), 6)
+        limits = scope_limits(strangers, leaf, parent, _SHARES, widest=scope_threshold, narrowest=narrowest)
+    passed = _passed(pairs, leaf, parent, limits, below=1.0, most=len(leaf) - 1)
     method = [_METHOD]
     if groups:
         # A group of few photos cannot prove a small share. All photos together may, if the group shows
         # nothing that speaks against it; the method says so.
         least, most = passed[-1] if passed else (1.0, len(leaf) - 1)
         names = " and of ".join(groups)
-        rest = _passed(pairs[:1], leaf, parent, below=least, most=most, watched=pairs[1:])
+        rest = _passed(pairs[:1], leaf, parent, limits, below=least, most=most, watched=pairs[1:])
         since = f", from {least:g} on" if rest else ""
         method += [f"kept also by the photos of {names} alone{since}"] if passed else []
         passed += rest
-    curve: list[PromisePoint] = []
-    for share, last in passed:
-        point = PromisePoint(share, float(leaf[last]), float(parent[last]))
-        if curve and curve[-1][1:] == point[1:]:
-            curve.pop()  # the same thresholds keep a smaller share too
-        curve.append(point)
-    if not curve:
+    if not passed:
         return None
     return Promise(
         confidence=CONFIDENCE,
@@ -105,14 +113,30 @@ def fit_promise(
         method="; ".join(method),
         cost_weight=cost_weight,
         scope_threshold=scope_threshold,
-        curve=tuple(reversed(curve)),
+        curve=_curve(passed, leaf, parent, limits),
     )
+
+
+def _curve(
+    passed: Sequence[tuple[float, int]], leaf: Float64s, parent: Float64s, limits: Limits
+) -> tuple[PromisePoint, ...]:
+    """Return what passed, from the largest share down, as points by rising share."""
+    row_of = {share: row for row, share in enumerate(_SHARES.tolist())}
+    curve: list[PromisePoint] = []
+    for share, last in passed:
+        limit = float(limits[row_of[share], last]) if isinstance(limits, np.ndarray) else limits
+        point = PromisePoint(share, float(leaf[last]), float(parent[last]), limit)
+        if curve and curve[-1][1:] == point[1:]:
+            curve.pop()  # the same thresholds keep a smaller share too
+        curve.append(point)
+    return tuple(reversed(curve))
 
 
 def _passed(
     pairs: Sequence[tuple[LabelledAnswers, LabelledAnswers]],
     leaf: Float64s,
     parent: Float64s,
+    limits: Limits,
     *,
     below: float,
     most: int,
@@ -128,18 +152,19 @@ def _passed(
             intersection-union test (Berger 1982): each is tested at the full level.
         leaf: thresholds of the path, (K,).
         parent: likewise.
+        limits: scope thresholds, (S, K) or one for all.
         below: shares from here on are not tested.
         most: no laxer pair is promised.
         watched: (fit, held out), of photos among which no more than the share may be wrong; that proves
             nothing for them, and makes the test of the others only stricter.
     """
-    begins = _beginnings(pairs, leaf, parent)
+    begins = _beginnings(pairs, leaf, parent, limits)
     # (shares, pairs): probability of so few wrong ones if the share of wrong ones were max_error. A pair
     # that answers nobody has probability 1 and never passes.
-    p_values = np.max([_p_values(tested.counts(leaf, parent)) for _, tested in pairs], axis=0)
+    p_values = np.max([_p_values(tested.counts(leaf, parent, limits)) for _, tested in pairs], axis=0)
     for _, seen in watched:
-        counts = seen.counts(leaf, parent)
-        p_values[counts.wrong[None] > _SHARES[:, None] * counts.answered[None]] = 1
+        counts = seen.counts(leaf, parent, limits)
+        p_values[counts.wrong > _SHARES[:, None] * counts.answered] = 1
     found: list[tuple[float, int]] = []
     for share, begin, row in zip(_SHARES[::-1], begins[::-1], p_values[::-1], strict=True):
         if share >= below or begin > most:
@@ -147,7 +172,9 @@ def _passed(
         passed = control_fwer(row[begin:], LEVEL, "split_fixed_sequence")
         if not len(passed):
             break
-        found.append((float(share), min(begin + int(passed[-1]), most)))
+        # No smaller share has laxer thresholds, also where its scope is narrower.
+        most = min(begin + int(passed[-1]), most)
+        found.append((float(share), most))
     return found
 
 
@@ -184,50 +211,52 @@ def _path(fit: LabelledAnswers, slope: float) -> tuple[Float64s, Float64s]:
 
 
 def _p_values(found: Counts) -> Float64s:
-    return np.asarray(stats.binom.cdf(found.wrong[None], found.answered[None], _SHARES[:, None]))
+    return np.asarray(stats.binom.cdf(found.wrong, found.answered, _SHARES[:, None]))
 
 
-def _predicted(
-    pairs: Sequence[tuple[LabelledAnswers, LabelledAnswers]], leaf: Float64s, parent: Float64s
-) -> list[tuple[Counts, Floats]]:
-    """Return for every group what the fit part counts and how many held-out answers that predicts, (K,)."""
-    predicted = []
+def _least_surplus(
+    pairs: Sequence[tuple[LabelledAnswers, LabelledAnswers]],
+    leaf: Float64s,
+    parent: Float64s,
+    limits: Limits,
+    shares: Float64s,
+) -> Float64s:
+    """Return for every share the surplus of the group that has the least of it, (S, K)."""
+    found = []
     for fit, held_out in pairs:
-        counts = fit.counts(leaf, parent)
-        predicted.append((counts, counts.answered * (len(held_out) / max(len(fit), 1))))
-    return predicted
-
-
-def _least_surplus(predicted: Sequence[tuple[Counts, Floats]], share: float) -> Float64s:
-    """Return the surplus of the group that has the least of it, (K,)."""
-    return np.asarray(np.min([_surplus(counts, answered, share) for counts, answered in predicted], axis=0))
+        counts = fit.counts(leaf, parent, limits)
+        expected = counts.answered * (len(held_out) / max(len(fit), 1))
+        found.append(_surplus(counts, expected, shares[:, None]))
+    return np.asarray(np.min(found, axis=0))
 
 
 def _worth(
     pairs: Sequence[tuple[LabelledAnswers, LabelledAnswers]],
     path: tuple[Float64s, Float64s],
     max_error: float,
+    limit: float | None,
 ) -> float:
     """Predict from the fit part what a path gives at ``max_error``: labels and, for less, parents."""
-    predicted = _predicted(pairs, *path)
-    counts = predicted[0][0]
-    passes = _least_surplus(predicted, max_error) >= stats.norm.ppf(1 - LEVEL)
+    counts = pairs[0][0].counts(*path, limit)
+    surplus = _least_surplus(pairs, *path, limit, np.array([max_error]))[0]
     worth = counts.labels + _WORTH_OF_PARENT * (counts.answered - counts.labels)
-    return float((worth * passes).max())
+    return float((worth * (surplus >= stats.norm.ppf(1 - LEVEL))).max())
 
 
 def _beginnings(
-    pairs: Sequence[tuple[LabelledAnswers, LabelledAnswers]], leaf: Float64s, parent: Float64s
+    pairs: Sequence[tuple[LabelledAnswers, LabelledAnswers]],
+    leaf: Float64s,
+    parent: Float64s,
+    limits: Limits,
 ) -> Ints:
     """Return for every share the pair (S,) with which its test begins, never falling with the share."""
-    predicted = _predicted(pairs, leaf, parent)
-    best = [int(np.argmax(_least_surplus(predicted, share))) for share in _SHARES]
+    best = _least_surplus(pairs, leaf, parent, limits, _SHARES).argmax(axis=1)
     # Not above where a larger share begins: shares that are hopeless must not spoil those that are not.
-    return np.minimum.accumulate(best[::-1])[::-1]
+    return np.asarray(np.minimum.accumulate(best[::-1])[::-1])
 
 
-def _surplus(counts: Counts, answered: Floats, share: float) -> Float64s:
-    """Predict by how many standard deviations the wrong answers stay below ``share``, (K,).
+def _surplus(counts: Counts, answered: Floats, share: Float64s) -> Float64s:
+    """Predict by how many standard deviations the wrong answers stay below shares (S, 1), (S, K).
 
     Args:
         counts: of the fit part.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade.arrays import Float64s, Ints
+from cascade.arrays import Float64s, Floats, Ints
 from cascade.training.calibration.sources import source_weights
 
 __all__ = ["Fold", "StageLogits", "places_of"]
@@ -29,8 +29,8 @@ class StageLogits:
         sources: of the N photos; empty if nothing is known about them.
     """
 
-    general: Float64s
-    experts: Mapping[str, Float64s]
+    general: Floats
+    experts: Mapping[str, Floats]
     targets: Ints
     sources: tuple[str, ...] = ()
 

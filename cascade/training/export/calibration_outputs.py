@@ -57,7 +57,7 @@ class StagesToRun:
 def calibration_outputs(
     stages: StagesToRun, photos: Sequence[Photo], out_of_scope: Sequence[Photo]
 ) -> CalibrationOutputs:
-    """Run every stage on labelled photos, and the general model on strangers, if there are any.
+    """Run every stage on labelled photos, and on strangers, if there are any.
 
     Raises:
         DataError: when none of the photos, or none of the strangers, can be read.
@@ -73,26 +73,32 @@ def _outputs(stages: StagesToRun, photos: Sequence[Photo]) -> tuple[StageLogits,
     if not read:
         raise DataError("none of the photos to calibrate on can be read")
     columns = {label: column for column, label in enumerate(stages.general.labels)}
-    logits = {
-        expert.name: np.concatenate([out.expert_logits[expert.name] for out in outputs])
-        for expert in stages.experts
-    }
+    logits = _expert_logits(stages, outputs)
     general = np.concatenate([out.general_logits for out in outputs])
     embedding = np.concatenate([out.embedding for out in outputs])
     targets = np.array([columns[photo.label] for photo in read])
     return StageLogits(general, logits, targets, tuple(photo.source for photo in read)), embedding
 
 
+def _expert_logits(stages: StagesToRun, outputs: Sequence[StageOutputs]) -> dict[str, Float32s]:
+    return {
+        expert.name: np.concatenate([out.expert_logits[expert.name] for out in outputs])
+        for expert in stages.experts
+    }
+
+
 def _strangers(stages: StagesToRun, photos: Sequence[Photo]) -> Strangers:
-    """Return what the general model gives for photos that are none of the labels."""
+    """Return what every stage gives for photos that are none of the labels."""
     what = "outputs on photos out of scope"
-    read, outputs = _run(stages, photos, "never", what)
+    read, outputs = _run(stages, photos, "always", what)
     if not read:
         raise DataError("none of the photos out of scope can be read")
     return Strangers(
         np.concatenate([out.general_logits for out in outputs]),
         np.concatenate([out.embedding for out in outputs]),
         tuple(photo.source for photo in read),
+        np.array([photo.split == "calibration" for photo in read]),
+        _expert_logits(stages, outputs),
     )
 
 

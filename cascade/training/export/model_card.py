@@ -104,6 +104,17 @@ def _calibration(metrics: Mapping[str, Any]) -> list[str]:
         f'{promise["unknown"]:.0%} "unknown". POLICY.md says how an answer is made and what is promised.',
         "",
     ]
+    if strangers := calibration.get("strangers"):
+        lines += [
+            f"Of {strangers['photos']} photos that are none of the labels and taught it nothing, "
+            f"{strangers['answered']:.0%} are answered by default"
+            + (
+                f", {strangers['answered_at_smallest']:.0%} where the smallest share is promised."
+                if "answered_at_smallest" in strangers
+                else "."
+            ),
+            "",
+        ]
     if calibration.get("shortfalls"):
         lines += ["## What it cannot promise", "", *(f"- {each}" for each in calibration["shortfalls"]), ""]
     router = calibration.get("router")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from cascade.errors import RecipeError
 from cascade.training.fit.averaging import choose_weights
 from cascade.training.recipe_sections import Schedule
 
-__all__ = ["keep_before_restart", "keep_if_best", "mix_with_those_before", "take_chosen"]
+__all__ = ["keep_before_restart", "keep_if_best", "mix_with_those_before", "take_chosen", "teacher_before"]
 
 
 def keep_if_best(
@@ -38,8 +39,29 @@ def take_chosen(
 
 def keep_before_restart(ema: AveragedModel, epochs: int, plan: Schedule, path: Path) -> None:
     """Save the averaged weights if the rate rises next and they are needed at the end."""
-    if plan.restart_share < 1 and epochs == plan.restart_at:
+    needed = plan.restart_share < 1 or plan.restart_teacher > 0
+    if needed and epochs == plan.restart_at:
         torch.save(ema.module.state_dict(), path)
+
+
+def teacher_before(model: nn.Module, plan: Schedule, path: Path) -> nn.Module | None:
+    """Return a frozen copy of the model with the weights before the restart; None where they do not teach.
+
+    It smooths what the labels say (born-again networks, Furlanello et al. 2018, arXiv 1805.04770).
+
+    Args:
+        model: of the same modules.
+        plan: of the recipe.
+        path: what `keep_before_restart` saved.
+
+    Raises:
+        RecipeError: when they are not there.
+    """
+    if not plan.restart_teacher:
+        return None
+    teacher = copy.deepcopy(model)
+    teacher.load_state_dict(_before(path, "restart_teacher"))
+    return teacher.eval().requires_grad_(False)
 
 
 def mix_with_those_before(model: nn.Module, epoch: int, plan: Schedule, path: Path) -> None:
@@ -60,14 +82,17 @@ def mix_with_those_before(model: nn.Module, epoch: int, plan: Schedule, path: Pa
     """
     if not 0 < plan.restart_at <= epoch or plan.restart_share == 1:
         return
-    if not path.is_file():
-        raise RecipeError(
-            f"train.restart_share needs {path}, which is gone; remove {path.parent} to train anew"
-        )
-    before = torch.load(path, map_location="cpu", weights_only=True)
+    before = _before(path, "restart_share")
     share = plan.restart_share
     mixed = {
         name: share * value + (1 - share) * before[name] if value.is_floating_point() else value
         for name, value in model.state_dict().items()
     }
     model.load_state_dict(mixed)
+
+
+def _before(path: Path, option: str) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise RecipeError(f"train.{option} needs {path}, which is gone; remove {path.parent} to train anew")
+    weights: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights

@@ -29,6 +29,7 @@ from cascade.training.fit.best_weights import (
     keep_if_best,
     mix_with_those_before,
     take_chosen,
+    teacher_before,
 )
 from cascade.training.fit.checkpoint import Checkpoint
 from cascade.training.fit.optimizer import parameter_groups, rate_factor
@@ -88,19 +89,19 @@ def fit(
     history: list[dict[str, float]] = checkpoint.restore(model, ema, optimizer)
     examples: TrainingData | None = None
     if not is_finished(history, plan):
-        folder = views or work / "views"
         seed = plan.seed if teacher_seed is None else teacher_seed
+        where = views or work / "views"
         examples = prepare_training_data(
-            recipe, network, data, folder, teacher_seed=seed, device=device, log=log, outliers=outliers
+            recipe, network, data, where, teacher_seed=seed, device=device, log=log, outliers=outliers
         )
         stepper = _stepper_on(device, network, ema, optimizer, plan, examples)
         while not is_finished(history, plan):
-            epoch = len(history)
-            history.append(_epoch_and_validate(stepper, ema, examples, recipe, epoch, device, log))
+            _restart(stepper, len(history), before)
+            history.append(_epoch_and_validate(stepper, ema, examples, recipe, len(history), device, log))
             keep_if_best(model, ema, history, plan, best)
             checkpoint.save(model, ema, optimizer, history)
             keep_before_restart(ema, len(history), plan, before)
-            log.epoch(recipe.name, epoch + 1, plan.epochs, history[-1])
+            log.epoch(recipe.name, len(history), plan.epochs, history[-1])
     take_chosen(model, ema, history, plan, best)
     _explain(history, recipe, data, log)
     # Experts start from the end of the second cycle, not from the average.
@@ -125,6 +126,12 @@ def _stepper_on(
     # What was restored before the network moved follows it.
     optimizer.load_state_dict(optimizer.state_dict())
     return Stepper(network, ema, optimizer, plan, torch.from_numpy(examples.weights).to(device))
+
+
+def _restart(stepper: Stepper, epoch: int, before: Path) -> None:
+    """Tell the stepper, in every epoch after the restart, to learn as the recipe says from there on."""
+    if 0 < stepper.plan.restart_at <= epoch:
+        stepper.restart(teacher_before(stepper.model, stepper.plan, before))
 
 
 def _explain(history: Sequence[Mapping[str, float]], recipe: Recipe, data: Dataset, log: TrainingLog) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from cascade.training.data.contrasts import weighted_contrasts
 from cascade.training.data.outliers import OutlierBatch, spread_within_groups
 from cascade.training.fit.backbone import Network
 from cascade.training.fit.losses import cross_entropy, make_loss
@@ -15,8 +16,6 @@ from cascade.training.recipe_sections import Schedule
 
 __all__ = ["Stepper"]
 
-#: Logit of a label that is left out.
-_EXCLUDED: Final = -1e4
 #: Weight of the loss of photos that are none of the labels (Hendrycks et al. 2019, section 4.3).
 _OUTLIER_WEIGHT: Final = 0.5
 
@@ -28,7 +27,7 @@ class Stepper:
         network: on the device where it is trained.
         ema: averages the weights of `trained` and `head`; None leaves that out.
         optimizer: its groups carry ``peak``, see `cascade.training.fit.optimizer.parameter_groups`.
-        plan: names the loss.
+        plan: names the loss, the weight of contrasts and the share of a teacher.
         weights: float32 (K,), of the labels.
 
     Raises:
@@ -44,9 +43,21 @@ class Stepper:
         weights: torch.Tensor,
     ) -> None:
         self.network, self.ema, self.optimizer, self.weights = network, ema, optimizer, weights
+        self.plan = plan
+        self.teacher: Any = None
+        self.contrast_weight = 0.0 if plan.restart_at else plan.contrast_weight
         self.loss_of = make_loss(plan)
         self.model = nn.ModuleDict({"trained": network.trained, "head": network.head})
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def restart(self, teacher: nn.Module | None) -> None:
+        """Learn from now on as the recipe says for the epochs from `restart_at` on.
+
+        Args:
+            teacher: a frozen model of ``trained`` and ``head``, which says a share of what is learned;
+                None learns from labels alone.
+        """
+        self.teacher, self.contrast_weight = teacher, self.plan.contrast_weight
 
     def __call__(
         self,
@@ -64,23 +75,24 @@ class Stepper:
             x: features, (B, ...).
             soft: targets, (B, K); 0 where excluded.
             factor: of every group's peak rate.
-            excluded: bool (B, K), labels that are left out of a photo's softmax.
+            excluded: bool (B, K), labels that are left out of a photo's softmax, or count less there.
             head_only: change the classifier and nothing else.
             outliers: photos that are none of the labels.
 
         Returns:
-            The loss before the step, and the logits (B, K), those of excluded labels far below all others.
+            The loss before the step, and the logits (B, K), those of excluded labels far below all others,
+            or lowered by their weight.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         together = x if outliers is None else torch.cat([x, outliers.x])
-        logits, others = self.network.logits_of_features(together, head_only=head_only).tensor_split([len(x)])
-        if excluded is not None:
-            # Finite: a target of 0 times minus infinity would be no number.
-            logits = logits.masked_fill(excluded, _EXCLUDED)
+        said, others = self.network.logits_of_features(together, head_only=head_only).tensor_split([len(x)])
+        logits = said if excluded is None else weighted_contrasts(said, excluded, self.contrast_weight)
         loss = self.loss_of(logits, soft, self.weights)
+        if self.teacher is not None:
+            loss = loss + self.plan.restart_teacher * (self._distillation(x, said) - loss)
         if outliers is not None:
-            others = others.masked_fill(outliers.excluded, _EXCLUDED)
+            others = weighted_contrasts(others, outliers.excluded)
             spread = spread_within_groups(others, outliers)
             loss = loss + _OUTLIER_WEIGHT * cross_entropy(others, spread, torch.ones_like(self.weights))
         self.optimizer.zero_grad(set_to_none=True)
@@ -90,3 +102,12 @@ class Stepper:
         if self.ema is not None:
             self.ema.update_parameters(self.model)
         return float(loss.detach()), logits.detach()
+
+    def _distillation(self, x: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy to what the teacher says of the same views, over all labels.
+
+        Also over those that are excluded: the teacher did not learn them from the source either.
+        """
+        with torch.no_grad():
+            asked = self.teacher["head"](self.teacher["trained"](x)).softmax(1)
+        return cross_entropy(said, asked, torch.ones_like(self.weights))

@@ -35,6 +35,9 @@ __all__ = ["Grown", "make_bundle"]
 
 #: Corrections of which nobody says where they come from are a source of their own.
 _SOURCE: Final = "corrections"
+#: Share of the strangers in memory that the scope stage is not built from.
+_STRANGERS_HELD_OUT: Final = 0.25
+_SEED: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +185,8 @@ def _strangers(grown: Grown) -> Strangers | None:
     if not strange.any():
         return None
     sources = tuple(source for source, one in zip(memory.stranger_sources, strange, strict=True) if one)
-    return Strangers(logits[strange], memory.strangers[strange], sources)
+    held_out = np.random.default_rng(_SEED).random(len(sources)) < _STRANGERS_HELD_OUT
+    return Strangers(logits[strange], memory.strangers[strange], sources, held_out)
 
 
 def _compare(grown: Grown, new: Bundle) -> list[Compared]:

@@ -33,7 +33,7 @@ def answers(n: int, error: float, seed: int) -> LabelledAnswers:
     """Answers whose probability says nothing: any threshold errs equally often."""
     rng = np.random.default_rng(seed)
     p, right = rng.uniform(0.5, 1, n), rng.random(n) >= error
-    return LabelledAnswers(p, right, p, right, np.ones(n, dtype=bool))
+    return LabelledAnswers(p, right, p, right, np.zeros(n))
 
 
 def promised(**groups: tuple[LabelledAnswers, LabelledAnswers]) -> Promise:

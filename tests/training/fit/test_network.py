@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from cascade.imaging.preprocessing import InputSpec
 from cascade.training.data.sampling import learned_from
 from cascade.training.fit import network as module
 from cascade.training.fit.averaging import decay_after, explain, warmed_up_average
+from cascade.training.fit.backbone import Network
 from cascade.training.fit.checkpoint import Checkpoint
 from cascade.training.fit.network import Fitted, fit
 from cascade.training.fit.training_data import prepare_training_data
@@ -278,6 +280,49 @@ def test_the_ends_of_both_cycles_are_averaged(data: Dataset, views: Path, tmp_pa
             torch.testing.assert_close(found, 0.75 * value + 0.25 * kept[name])
     # The same call finds that it is done, and gives the same weights.
     assert same_weights(mixed, run(data, tmp_path / "b", views, **plan, restart_share=0.75))
+
+
+def test_the_weights_before_the_restart_teach_the_second_cycle(
+    data: Dataset, views: Path, tmp_path: Path
+) -> None:
+    images = np.stack([np.array(Image.open(photo.path).convert("RGB")) for photo in data.photos])
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+    plan = {"epochs": 6, "early_stopping": 0, "restart_at": 3, "restart_factor": 1.0, "label_smoothing": 0.0}
+    taught, plain = (
+        run(data, tmp_path / str(share), views, **plan, restart_teacher=share).network
+        for share in (0.95, 0.0)
+    )
+    teacher = copy.deepcopy(plain)
+    before = torch.load(tmp_path / "0.95" / "general" / "before_restart.pt", weights_only=True)
+    teacher.load_state_dict(before, strict=False)
+
+    def said(network: Network) -> torch.Tensor:
+        with torch.inference_mode():
+            return network.eval()(pixels)[0].softmax(1)
+
+    # Labels alone make the second cycle surer; who is taught stays near what was said before.
+    apart = [float((said(network) - said(teacher)).abs().mean()) for network in (taught, plain)]
+    assert apart[0] < apart[1] / 2
+
+
+def test_labels_left_out_count_a_little_after_the_restart(data: Dataset, views: Path, tmp_path: Path) -> None:
+    # Two sources that hold both labels, and a third that holds one: its photos leave the other label out.
+    photos = [
+        replace(p, source="third" if i % 3 == 0 and p.label == "red" else "both")
+        for i, p in enumerate(data.photos)
+    ]
+    mixed = Dataset(data.folder, tuple(photos), ())
+    plan = {"early_stopping": 0, "restart_at": 2, "contrasts": "within_source", "mixup": 0.0}
+
+    def runs(epochs: int) -> bool:
+        pair = (
+            run(mixed, tmp_path / f"{epochs} {weight}", views, **plan, epochs=epochs, contrast_weight=weight)
+            for weight in (0.0, 0.5)
+        )
+        return same_weights(*pair)
+
+    assert runs(2)  # nothing differs before the restart
+    assert not runs(4)
 
 
 def test_a_training_that_ends_before_its_restart_mixes_nothing(
