@@ -194,6 +194,10 @@ class Evaluation:
         """Return how much more often ``after`` is right than ``before``."""
         return metrics.paired_difference(self.right(before), self.right(after))
 
+    def contribution(self, expert: str) -> PairedDifference:
+        """Return how much more often the cascade is right than if this one expert had not been asked."""
+        return metrics.paired_difference(self.without[expert].argmax(axis=1) == self.truth, self.right())
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: the metrics, not the photos."""
         return {
@@ -208,6 +212,7 @@ class Evaluation:
             "ways": {system: asdict(self.measure(system)) for system in SYSTEMS},
             "cascade_minus_general": asdict(self.difference("general", "cascade")),
             "cascade_minus_always": asdict(self.difference("always", "cascade")),
+            "without": {name: asdict(self.contribution(name)) for name in self.without},
             "curve": [asdict(point) for point in self.curve],
         }
 

@@ -261,6 +261,20 @@ class TestResult:
         with pytest.raises(ValueError, match="at least one photo"):
             dataclasses.replace(evaluation, photos=())
 
+    def test_what_one_expert_brings_is_counted_photo_by_photo(
+        self, labelled_folder: Path, tiny_bundle: Path
+    ) -> None:
+        evaluation = run(tiny_bundle, labelled_folder)
+        right, without = evaluation.right(), dict(evaluation.without)
+        name, rows = next(iter(without.items()))
+        changed = rows.copy()
+        places = np.flatnonzero(right)[:3]  # three photos that would be wrong without this expert
+        changed[places] = np.roll(changed[places], 1, axis=1)
+        plain = evaluation.contribution(name)
+        found = dataclasses.replace(evaluation, without=without | {name: changed}).contribution(name)
+        assert (found.helped, found.harmed) == (plain.helped + 3, plain.harmed)
+        assert f"cascade - without {name}: " in render_table(evaluation)
+
     def test_json_form(self, labelled_folder: Path, tiny_bundle: Path) -> None:
         form = run(tiny_bundle, labelled_folder).to_dict()
         assert list(form) == [
@@ -272,6 +286,7 @@ class TestResult:
             "ways",
             "cascade_minus_general",
             "cascade_minus_always",
+            "without",
             "curve",
         ]
         assert list(form["ways"]) == ["general", "cascade", "always"]

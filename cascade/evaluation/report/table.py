@@ -69,6 +69,10 @@ def render_table(evaluation: Evaluation) -> str:
         lines += [
             f"cascade - general alone: {difference_text(evaluation.difference())}",
             f"cascade - all experts always: {difference_text(evaluation.difference('always'))}",
+            *(
+                f"cascade - without {name}: {difference_text(evaluation.contribution(name))}"
+                for name in evaluation.without
+            ),
         ]
     floor = percent(evaluation.measure().ece_floor)
     lines += [
