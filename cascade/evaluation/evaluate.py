@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,7 @@ Progress = Callable[[int, int], None]
 
 _CURVE_POINTS: Final = 24
 _ORIENTATION: Final = 0x0112
+_MADE_WITH: Final = "the bundle was made with it"
 
 
 def evaluate(
@@ -105,7 +107,8 @@ def evaluate_folder(
 
     Args:
         data: DATA/{train,calibration,test}/LABEL/FILE, of which one split is taken, or DATA/LABEL/FILE, which
-            is taken whole; or several such folders, all of one layout.
+            is taken whole, but for the photos that the bundle was made with; or several such folders, all of
+            one layout.
         bundle: folder of the bundle; None looks where `cascade.bundle.manifest.find_bundle` says.
         split: one of `cascade.evaluation.dataset.SPLITS`; without meaning for the second layout.
         operating_point: name of the bundle's operating point.
@@ -128,6 +131,10 @@ def evaluate_folder(
     dataset = scan(data, label_map=label_map)
     folders = [data] if isinstance(data, Path) else list(data)
     chosen = _chosen(dataset, folders, split)
+    if chosen == dataset.photos:
+        learned = _made_with(cascade.bundle, dataset)
+        chosen = tuple(photo for photo in chosen if photo not in learned)
+        dataset = replace(dataset, dropped=(*dataset.dropped, *((p.path, _MADE_WITH) for p in learned)))
     return evaluate(cascade, chosen, dropped=dataset.dropped, progress=progress)
 
 
@@ -238,6 +245,23 @@ def _chosen(dataset: Dataset, folders: Sequence[Path], split: str) -> tuple[Phot
             f"({', '.join(name for name in present if dataset.split(name))})"
         )
     return photos
+
+
+def _made_with(bundle: Bundle, dataset: Dataset) -> tuple[Photo, ...]:
+    """Return the photos that trained or calibrated a bundle, if it was made with this very folder.
+
+    Such a folder was split by the hashes of its files; what it set aside as `test` is left.
+    """
+    made = bundle.provenance
+    for facts in (made, made.get("calibrated"), made.get("learned")):
+        data = facts.get("data") if isinstance(facts, Mapping) else None
+        if not isinstance(data, Mapping):  # what somebody else wrote there
+            continue
+        unreadable = {path for path, _ in data.get("left_out", ())}
+        same = [p for p in dataset.photos if p.path.relative_to(dataset.folder).as_posix() not in unreadable]
+        if data.get("fingerprint") == Dataset(dataset.folder, tuple(same), ()).fingerprint():
+            return tuple(photo for photo in dataset.photos if photo.split != "test")
+    return ()
 
 
 def _check_labels(bundle: Bundle, photos: Sequence[Photo]) -> None:

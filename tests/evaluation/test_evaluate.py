@@ -17,7 +17,7 @@ from PIL import Image
 from cascade import Cascade
 from cascade.errors import DataError, UsageError
 from cascade.evaluation.corruptions import CORRUPTIONS
-from cascade.evaluation.dataset import Photo, scan
+from cascade.evaluation.dataset import Dataset, Photo, scan
 from cascade.evaluation.evaluate import evaluate, evaluate_folder
 from cascade.evaluation.report import render_table
 from cascade.evaluation.results import SYSTEMS, Evaluation
@@ -251,6 +251,29 @@ class TestFolders:
             evaluate(Cascade(tiny_bundle), [])
         with pytest.raises(UsageError, match="batch_size is 0"):
             evaluate(Cascade(tiny_bundle), scan(labelled_folder).photos, batch_size=0)
+
+
+class TestMadeWith:
+    def test_photos_that_a_bundle_was_made_with_are_left_out(
+        self, labelled_folder: Path, tiny_bundle: Path, tmp_path: Path
+    ) -> None:
+        mine = shutil.copytree(tiny_bundle, tmp_path / "mine")
+        manifest = json.loads((mine / "bundle.json").read_text(encoding="utf-8"))
+        photos = scan(labelled_folder)
+        corrupt = photos.photos[0]
+        readable = Dataset(photos.folder, photos.photos[1:], ())
+        manifest["provenance"]["data"] = {
+            "fingerprint": readable.fingerprint(),
+            "left_out": [[corrupt.path.relative_to(photos.folder).as_posix(), "corrupt"]],
+        }
+        (mine / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
+        found = evaluate_folder(labelled_folder, bundle=mine)
+        assert {photo.path for photo in found.photos} == {p.path for p in photos.split("test")}
+        left_out = [path for path, why in found.dropped if why == "the bundle was made with it"]
+        assert len(left_out) == len(photos.photos) - len(found.photos) > 0
+        # One photo more makes it another folder: all of it is measured.
+        (labelled_folder / corrupt.label / "more.png").write_bytes(Path(corrupt.path).read_bytes() + b"0")
+        assert len(evaluate_folder(labelled_folder, bundle=mine).photos) == len(photos.photos) + 1
 
 
 class TestResult:
