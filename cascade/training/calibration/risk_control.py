@@ -12,7 +12,8 @@ answered wrongly". Pairs lie on one path, from strict to lax. The test of a shar
 fit part predicts it to be most powerful, and not among a handful of answered photos, where no test can
 succeed. It goes on to laxer pairs until one does not pass; the last that passed is promised. Because order
 and beginning do not depend on the held-out photos, no correction for testing often is due: the probability
-that the promised pair errs more often is at most the level of the tests.
+that the promised pair errs more often is at most the level of the tests. Nor do the scope thresholds, which
+are narrower for smaller shares, see `cascade.training.calibration.scope_limits`.
 """
 
 from __future__ import annotations
@@ -144,8 +145,8 @@ def _passed(
 ) -> list[tuple[float, int]]:
     """Return shares, from the largest down to the first that fails, and the last pair that passed for each.
 
-    What is promised is then an interval, and on it coverage rises with the share, because beginnings do not
-    fall and p-values do not rise.
+    What is promised is then an interval. Where the scope is the same for all shares, coverage rises with the
+    share on it, because beginnings do not fall and p-values do not rise.
 
     Args:
         pairs: (fit, held out), of photos that must keep the promise by themselves. That all of them do is an

@@ -1,7 +1,8 @@
-"""Chooses how strange a photo may be, the stranger the more wrong answers a user accepts.
+"""Chooses the scope threshold of every promised share of wrong answers, from photos of none of the labels.
 
-A stranger is a photo that is none of the labels: every answer to it is wrong, and no test on photos with
-labels says how often that happens. So who asks for fewer wrong answers gets a narrower scope as well.
+Every answer to such a photo, a stranger, is wrong, and no test on photos with labels says how often one is
+answered. So the threshold falls with the share: where fewer wrong answers are promised, fewer strangers are
+answered.
 """
 
 from __future__ import annotations
