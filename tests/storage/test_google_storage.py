@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import tarfile
 import tracemalloc
 
 import pytest
@@ -13,6 +11,7 @@ google_server = pytest.importorskip(
     "google_server", reason="needs: pip install 'cascade-vision[gcs]' gcp-storage-emulator"
 )
 import gcsfs
+from stored_photos import answers, make_album, rows
 
 from cascade.errors import ImageError, UsageError
 from cascade.imaging.files import FindOptions
@@ -39,31 +38,11 @@ def bucket(server, monkeypatch, request):
     return files, name
 
 
-def rows(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def answers(path, home):
-    """Rows by name, without what may differ: time and the place of the photos."""
-    return {
-        row["path"].removeprefix(home).lstrip("/"): {k: v for k, v in row.items() if k not in ("path", "ms")}
-        for row in rows(path)
-    }
-
-
 def test_the_same_rows_as_from_a_folder(run_cli, bucket, photo, tmp_path):
     files, name = bucket
-    for number in range(30):
-        label = ("bedroom", "kitchen", "beach", "forest", "menu")[number % 5]
-        photo(f"album/{number % 3}/{number:03d} ü+%20.jpg", label, size=(16 + number, 16))
-    (tmp_path / "album" / "1" / "broken.jpg").write_bytes(b"no photo")
-    (tmp_path / "album" / "empty.jpg").write_bytes(b"")
-    with tarfile.open(tmp_path / "album.tar", "w") as tar:
-        tar.add(tmp_path / "album", arcname=".")
-    for path in (tmp_path / "album").rglob("*.jpg"):
-        files.pipe_file(f"{name}/my/{path.relative_to(tmp_path).as_posix()}", path.read_bytes())
+    for key, content in make_album(tmp_path, photo).items():
+        files.pipe_file(f"{name}/my/{key}", content)
     files.pipe_file(f"{name}/my/album/notes.txt", b"text")
-    files.pipe_file(f"{name}/my/album.tar", (tmp_path / "album.tar").read_bytes())
     run_cli("classify", tmp_path / "album", "-o", tmp_path / "folder.jsonl")
     ran = run_cli("classify", f"gs://{name}/my/album", "-o", tmp_path / "gs.jsonl")
     assert (ran.code, "passed over: not photos 1" in ran.err) == (1, True), ran.err

@@ -93,7 +93,7 @@ def fit_guarantees(
     """
     fit, held_out = known.rows(calibration.fit_rows), known.rows(calibration.held_out_rows)
     scope, limit, fit_scores, scope_scores = _fit_scope(fit, held_out, seed, metadata, strangers)
-    strange = partial(_strange_answers, calibration, scope=scope, strangers=strangers)
+    strange = partial(_strange_answers, calibration, *_judges(scope, strangers))
 
     def tested(step: BudgetStep) -> tuple[Promise | None, OperatingPoint, LabelledAnswers]:
         held_out_answers = label_answers(step.held_out_probabilities, held_out.targets, scope_scores, tree)
@@ -179,17 +179,25 @@ def _fit_scope(
     return scope, limit, fit_scores, run_scope(scope, held_out.logits, held_out.embedding)
 
 
-def _strange_answers(
-    calibration: Calibration, step: BudgetStep, scope: onnx.ModelProto | None, strangers: Strangers | None
-) -> StrangeAnswers | None:
-    """Return what is said of strangers that fitted nothing; None without any."""
+def _judges(
+    scope: onnx.ModelProto | None, strangers: Strangers | None
+) -> tuple[StageLogits | None, Float32s | None]:
+    """Return outputs and scope scores of strangers that fitted nothing; nothing without any."""
     held_out = None if strangers is None else strangers.part(held_out=True)
     if scope is None or held_out is None or not len(held_out.logits):
-        return None
+        return None, None
     logits = StageLogits(held_out.logits, held_out.experts, np.zeros(len(held_out.logits), np.int64))
-    best = best_of(calibration.answers(logits, step.cost_weight), calibration.tree)
-    score = run_scope(scope, held_out.logits, held_out.embedding)
-    return StrangeAnswers(best.leaf_confidence, best.parent_confidence, score.astype(np.float64))
+    return logits, run_scope(scope, held_out.logits, held_out.embedding)
+
+
+def _strange_answers(
+    calibration: Calibration, judges: StageLogits | None, scores: Float32s | None, step: BudgetStep
+) -> StrangeAnswers | None:
+    """Return what is said of strangers that fitted nothing; None without any."""
+    if judges is None or scores is None:
+        return None
+    best = best_of(calibration.answers(judges, step.cost_weight), calibration.tree)
+    return StrangeAnswers(best.leaf_confidence, best.parent_confidence, scores.astype(np.float64))
 
 
 def _answered_strangers(

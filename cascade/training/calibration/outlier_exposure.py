@@ -65,8 +65,8 @@ class Strangers:
 
     def part(self, *, held_out: bool) -> Strangers:
         """Return the photos that are held out, or the others."""
-        kept = np.zeros(len(self.logits), bool) if self.held_out is None else self.held_out
-        rows = np.flatnonzero(kept == held_out)
+        apart = np.zeros(len(self.logits), bool) if self.held_out is None else self.held_out
+        rows = np.flatnonzero(apart == held_out)
         sources = tuple(self.sources[row] for row in rows)
         experts = {name: logits[rows] for name, logits in self.experts.items()}
         return Strangers(self.logits[rows], self.embedding[rows], sources, experts=experts)

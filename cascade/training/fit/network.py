@@ -129,8 +129,8 @@ def _stepper_on(
 
 
 def _restart(stepper: Stepper, epoch: int, before: Path) -> None:
-    """Tell the stepper, in every epoch after the restart, to learn as the recipe says from there on."""
-    if 0 < stepper.plan.restart_at <= epoch:
+    """Tell the stepper once, in the first epoch of a run after the restart, to learn as the recipe says."""
+    if 0 < stepper.plan.restart_at <= epoch and not stepper.restarted:
         stepper.restart(teacher_before(stepper.model, stepper.plan, before))
 
 

@@ -44,6 +44,7 @@ class Stepper:
     ) -> None:
         self.network, self.ema, self.optimizer, self.weights = network, ema, optimizer, weights
         self.plan = plan
+        self.restarted = False
         self.teacher: Any = None
         self.contrast_weight = 0.0 if plan.restart_at else plan.contrast_weight
         self.loss_of = make_loss(plan)
@@ -57,6 +58,7 @@ class Stepper:
             teacher: a frozen model of ``trained`` and ``head``, which says a share of what is learned;
                 None learns from labels alone.
         """
+        self.restarted = True
         self.teacher, self.contrast_weight = teacher, self.plan.contrast_weight
 
     def __call__(
